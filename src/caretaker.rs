@@ -1,0 +1,410 @@
+//! [`Caretaker`]: the engine as its users see it, for one type of state.
+
+use std::{
+    fmt::{self, Display},
+    marker::PhantomData,
+    path::Path,
+    sync::Arc,
+    thread::JoinHandle,
+};
+
+use crate::{
+    capture::Pending,
+    checker,
+    engine::Engine,
+    error::{
+        CloseError, FlushError, KeepError, MementoError, OpenError, ResumeError, RollbackError,
+        SaveError,
+    },
+    events::Events,
+    flush,
+    guard::{Checkpoint, GuardError},
+    header::Floor,
+    history::{Entry, Recovery, Stats},
+    id::SnapshotId,
+    memento::{Memento, archived},
+    open,
+    options::{Durability, Options},
+    os,
+    record::MAX_LABEL,
+    rollback::Rollback,
+    schema::Layout,
+    snapshot::{Archived, Snapshot},
+};
+
+/// Keeps a ring of snapshots of a `T`, and puts any of them back.
+///
+/// One per directory: it holds the writer lock. `Send + Sync` whatever `T` is: a caretaker holds no
+/// `T`. Any thread may save, read and roll back; what moves the head is put in order, and readers
+/// wait for nobody.
+///
+/// Dropped, it flushes (unless durability is [`Durability::Process`]) and notes a clean close;
+/// [`close`](Self::close) does the same and tells what failed.
+pub struct Caretaker<T: Snapshot> {
+    engine: Arc<Engine>,
+    flusher: Option<JoinHandle<()>>,
+    state: PhantomData<fn(T) -> T>,
+}
+
+impl Options {
+    /// Opens the ring in `dir`, or makes it; see [`Caretaker::open`].
+    ///
+    /// # Safety
+    ///
+    /// While the caretaker or any memento of it lives, nothing else writes to, truncates or
+    /// replaces the files in `dir`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Caretaker::open`].
+    pub unsafe fn open<T: Snapshot>(
+        &self,
+        dir: impl AsRef<Path>,
+    ) -> Result<Caretaker<T>, OpenError> {
+        let layout = Arc::new(Layout::of::<T>());
+        let engine = open::open(dir.as_ref(), self, layout, check::<T>)?;
+        Caretaker::start(engine, dir.as_ref())
+    }
+
+    /// A ring without files, on sealed memory: the same engine, wholly safe, gone with the process.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::Io`] where the system has no memory or address space left,
+    /// [`OpenError::Options`] for options out of range.
+    pub fn in_memory<T: Snapshot>(&self) -> Result<Caretaker<T>, OpenError> {
+        let layout = Arc::new(Layout::of::<T>());
+        let engine = open::in_memory(self, layout, check::<T>)?;
+        Caretaker::start(engine, Path::new("memory"))
+    }
+}
+
+/// The engine's look at archives of `T`.
+fn check<T: Snapshot>(bytes: &[u8], root: usize, depth: u32) -> Result<(), String> {
+    checker::check::<Archived<T>>(bytes, root, depth).map(drop)
+}
+
+impl<T: Snapshot> Caretaker<T> {
+    fn start(engine: Engine, path: &Path) -> Result<Caretaker<T>, OpenError> {
+        let engine = Arc::new(engine);
+        let background = engine.clone();
+        let flusher = std::thread::Builder::new()
+            .name("snapring".to_owned())
+            .spawn(move || flush::run(&background))
+            .map_err(|source| OpenError::Io {
+                path: path.to_owned(),
+                doing: "start the background thread for",
+                source,
+            })?;
+        Ok(Caretaker { engine, flusher: Some(flusher), state: PhantomData })
+    }
+
+    /// Opens the ring in `dir` with the default [`Options`], or makes it. A missing directory is
+    /// made, for its owner alone.
+    ///
+    /// Costs one checksum and one check of the newest snapshot; the others are checked in the
+    /// background. What was found, chosen and rejected is in [`recovery`](Self::recovery).
+    ///
+    /// # Safety
+    ///
+    /// While the caretaker or any memento of it lives, nothing else writes to, truncates or
+    /// replaces the files in `dir`: references into mapped files are handed out, and nobody can
+    /// check that from here. Directories and files that others could write to are refused, and a
+    /// second caretaker is kept out by a lock, so in practice it means: leave the files alone.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`] names the file and says what to do. Damage never is one: damaged snapshots are
+    /// left out and damaged files set aside, and `recovery` tells.
+    pub unsafe fn open(dir: impl AsRef<Path>) -> Result<Caretaker<T>, OpenError> {
+        // SAFETY: the caller's promise is the same.
+        unsafe { Options::new().open(dir) }
+    }
+
+    /// A ring without files and without a door: nobody else can name its memory, so it is wholly
+    /// safe. It dies with the process.
+    ///
+    /// # Errors
+    ///
+    /// As [`Options::in_memory`].
+    pub fn in_memory() -> Result<Caretaker<T>, OpenError> {
+        Options::new().in_memory()
+    }
+
+    /// What opening found: the chosen snapshot, every rejected slot and why, what was unverified.
+    pub fn recovery(&self) -> &Recovery {
+        &self.engine.recovery
+    }
+
+    /// The newest snapshot as an owned value; `None` where there is none. Skipped fields take their
+    /// defaults.
+    ///
+    /// # Errors
+    ///
+    /// [`ResumeError`] if the newest snapshot has another layout or cannot be thawed.
+    pub fn resume(&self) -> Result<Option<T>, ResumeError> {
+        let Some(memento) = self.engine.newest::<T>()? else { return Ok(None) };
+        let id = memento.id();
+        memento.thaw().map(Some).map_err(|source| ResumeError::Thaw { id, source })
+    }
+
+    /// Makes `state` the newest snapshot, in place; skipped fields stay as they are. Publishes
+    /// nothing. `None`, and no change, where there is no snapshot.
+    ///
+    /// # Errors
+    ///
+    /// [`ResumeError`]; but for `Poisoned` the state is as it was.
+    pub fn resume_into(&self, state: &mut T) -> Result<Option<SnapshotId>, ResumeError> {
+        self.engine.resume_into(state)
+    }
+
+    /// Archives `state` and publishes it: when this returns, the snapshot is the head and survives
+    /// the process.
+    ///
+    /// Costs one walk over the state and one checksum over its bytes; no allocation in a steady
+    /// state. No lock is held while the state is walked; another thread's rollback is waited for
+    /// before publishing.
+    ///
+    /// # Errors
+    ///
+    /// [`SaveError`]; the ring, the files and the state are then as they were. A panic in the
+    /// state's own code passes through, with the same promise.
+    pub fn save(&self, state: &T) -> Result<SnapshotId, SaveError> {
+        self.engine.save(state)
+    }
+
+    /// Captures `state`; the rest happens while the caller goes on. Captures are published in the
+    /// order in which they were taken, and a rollback waits for those before it.
+    ///
+    /// # Errors
+    ///
+    /// As [`save`](Self::save), for what happens during the pause.
+    pub fn capture(&self, state: &T) -> Result<Pending, SaveError> {
+        self.engine.save(state).map(Pending::published)
+    }
+
+    /// The newest snapshot's id: one load.
+    pub fn head(&self) -> Option<SnapshotId> {
+        let head = self.engine.ring.head();
+        (!head.is_none()).then(|| SnapshotId::new(head.id()))
+    }
+
+    /// The newest snapshot, held. `None` where there is none, or where it is of another layout.
+    pub fn latest(&self) -> Option<Memento<T>> {
+        self.engine.newest().ok().flatten()
+    }
+
+    /// A listed snapshot, held; `None` where [`try_memento`](Self::try_memento) says why.
+    pub fn memento(&self, id: SnapshotId) -> Option<Memento<T>> {
+        self.try_memento(id).ok()
+    }
+
+    /// A listed snapshot, held. Checks its bytes if nobody has since opening.
+    ///
+    /// # Errors
+    ///
+    /// [`MementoError`]: unknown, evicted, rejected, or of another layout.
+    pub fn try_memento(&self, id: SnapshotId) -> Result<Memento<T>, MementoError> {
+        if os::forked() {
+            return Err(MementoError::Unknown { id });
+        }
+        Memento::of(self.engine.hold(id)?)
+    }
+
+    /// The listed snapshots, newest first.
+    pub fn history(&self) -> Vec<Entry> {
+        self.engine.history()
+    }
+
+    /// Runs `f` on the newest snapshot, in place. `None` where there is none, or where it is of
+    /// another layout.
+    ///
+    /// Wait-free but for a head that moves at that very moment: two loads and a swap in the
+    /// thread's own cache line, about 10 ns. A long `f` keeps the one place it reads from being
+    /// used again, and nobody waiting.
+    #[inline]
+    pub fn read<R>(&self, f: impl FnOnce(&Archived<T>) -> R) -> Option<R> {
+        if os::forked() {
+            return None;
+        }
+        let ring = &self.engine.ring;
+        ring.read(|head| {
+            let root = ring.root(head.place());
+            // SAFETY: a root of this engine, which is one of `T`; the place is announced or held
+            // while this closure runs, and the reference cannot leave it.
+            (root != 0).then(|| f(unsafe { archived::<T>(root) }))
+        })
+        .flatten()
+    }
+
+    /// Puts `state` back to what snapshot `to` holds, in place, and publishes that as a snapshot of
+    /// its own. History stays whole: one can go forward again.
+    ///
+    /// Skipped fields stay live: by position in plain fields and arrays, by key in maps, by
+    /// `#[snapshot(id)]` in sequences; an element without an id takes the skip's default.
+    ///
+    /// # Errors
+    ///
+    /// [`RollbackError`]; but for `Poisoned` and `Unpublished` the state is as it was.
+    pub fn rollback(&self, state: &mut T, to: SnapshotId) -> Result<Rollback, RollbackError> {
+        self.engine.rollback(None, state, to)
+    }
+
+    /// As [`rollback`](Self::rollback), if the head still is `expected`.
+    ///
+    /// # Errors
+    ///
+    /// [`RollbackError::Raced`] with the head found, before any change; else as `rollback`.
+    pub fn rollback_from(
+        &self,
+        expected: SnapshotId,
+        state: &mut T,
+        to: SnapshotId,
+    ) -> Result<Rollback, RollbackError> {
+        self.engine.rollback(Some(expected), state, to)
+    }
+
+    /// Saves `state`, runs `change` on it, and puts the state back if that answers an error or
+    /// panics. Holds no lock while `change` runs; `change` may save as often as it likes.
+    ///
+    /// # Errors
+    ///
+    /// [`GuardError`] with what the change said; its panic is caught and told.
+    pub fn guard<R, E: Display>(
+        &self,
+        state: &mut T,
+        change: impl FnOnce(&mut T) -> Result<R, E>,
+    ) -> Result<R, GuardError<E>> {
+        self.engine.guard(state, change)
+    }
+
+    /// Saves `state` and hands out a way back to this moment: [`guard`](Self::guard) for code that
+    /// a closure cannot hold.
+    ///
+    /// # Errors
+    ///
+    /// As [`save`](Self::save).
+    pub fn checkpoint(&self, state: &T) -> Result<Checkpoint<T>, SaveError> {
+        self.engine.checkpoint(state)
+    }
+
+    /// Exempts a listed snapshot from eviction, under a label: 1 to 255 bytes without control
+    /// characters. A label names one snapshot: set again, it moves; a snapshot has one label: set
+    /// anew, it is replaced. Durable with the next flush.
+    ///
+    /// # Errors
+    ///
+    /// [`KeepError::Full`] rather than leave fewer than two places unkept; `Gone` for an id that is
+    /// not listed.
+    pub fn keep(&self, id: SnapshotId, label: &str) -> Result<(), KeepError> {
+        if os::forked() {
+            return Err(KeepError::Forked);
+        }
+        if label.is_empty() || label.len() > MAX_LABEL || label.chars().any(char::is_control) {
+            return Err(KeepError::Label { label: label.to_owned() });
+        }
+        self.engine.keep(id, label)
+    }
+
+    /// Lets the snapshot under this label age like any other. `false` if there is none.
+    pub fn release(&self, label: &str) -> bool {
+        !os::forked() && self.engine.release(label)
+    }
+
+    /// Returns when everything saved so far is on the disk; answers the newest durable snapshot.
+    /// `None` in memory, where nothing ever is.
+    ///
+    /// # Errors
+    ///
+    /// [`FlushError`], once a sync has failed: sticky.
+    pub fn flush(&self) -> Result<Option<SnapshotId>, FlushError> {
+        if os::forked() {
+            return Err(FlushError::Forked);
+        }
+        self.engine.flush_upto(u64::MAX)
+    }
+
+    /// The newest id known to be on the disk: every listed snapshot up to it is.
+    pub fn durable(&self) -> Option<SnapshotId> {
+        self.engine.durable()
+    }
+
+    /// What happens from now on, as an iterator that waits; see [`Events`].
+    pub fn subscribe(&self) -> Events {
+        self.engine.listeners.subscribe()
+    }
+
+    /// Figures of this moment.
+    pub fn stats(&self) -> Stats {
+        self.engine.stats()
+    }
+
+    /// Flushes, notes a clean close and lets the directory go; answers the newest durable snapshot.
+    ///
+    /// # Errors
+    ///
+    /// [`CloseError::Flush`] if something is not on the disk; [`CloseError::Held`] if mementos are
+    /// alive, which keep the directory locked until they are dropped. Closed it is in either case.
+    pub fn close(mut self) -> Result<Option<SnapshotId>, CloseError> {
+        if os::forked() {
+            return Err(CloseError::Flush(FlushError::Forked));
+        }
+        let durable = self.shut(true)?;
+        // Relaxed: for people to read.
+        let mementos = self.engine.mementos.load(std::sync::atomic::Ordering::Relaxed) as usize;
+        if mementos > 0 {
+            return Err(CloseError::Held { mementos, durable });
+        }
+        Ok(durable)
+    }
+
+    /// Stops the background thread, flushes if asked to, and notes where ids go on.
+    fn shut(&mut self, flush: bool) -> Result<Option<SnapshotId>, FlushError> {
+        let Some(flusher) = self.flusher.take() else { return Ok(None) };
+        self.engine.flusher.rouse(true);
+        // It panics only where the engine itself is wrong; then there is nothing to wait for.
+        _ = flusher.join();
+        let flushed = if flush { self.engine.flush_upto(u64::MAX) } else { Ok(None) };
+        let note = {
+            let state = self.engine.lock();
+            Floor {
+                floor: state.floor,
+                next: state.next_id,
+                boot: self.engine.boot,
+                ring_id: self.engine.ring_id,
+            }
+        };
+        // Without it the next opening starts at the floor: nothing is lost but numbers.
+        let noted = self.engine.write_floor(&note);
+        self.engine.listeners.end();
+        let flushed = flushed?;
+        noted.map_err(|(path, error)| FlushError::Sync {
+            path,
+            message: error.to_string(),
+            upto: SnapshotId::new(note.next),
+        })?;
+        Ok(flushed)
+    }
+}
+
+impl<T: Snapshot> Drop for Caretaker<T> {
+    fn drop(&mut self) {
+        if os::forked() {
+            // The thread, the files and the lock are the parent's.
+            std::mem::forget(self.flusher.take());
+            std::mem::forget(self.engine.clone());
+            return;
+        }
+        // `close` is there for those who want to hear of a failure.
+        _ = self.shut(self.engine.options.durability != Durability::Process);
+    }
+}
+
+impl<T: Snapshot> fmt::Debug for Caretaker<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Caretaker")
+            .field("head", &self.head())
+            .field("files", &self.engine.files.each_ref().map(|file| file.path()))
+            .finish_non_exhaustive()
+    }
+}

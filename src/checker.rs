@@ -1,0 +1,117 @@
+//! Checks an archive's bytes before anybody believes them: every pointer inside, aligned, in its
+//! own subtree, no deeper than stated; every tag and string valid (rkyv's bytecheck).
+//!
+//! Its own context rather than rkyv's, since that one has a lifetime and [`Snapshot`] is written
+//! over concrete contexts without any.
+//!
+//! [`Snapshot`]: crate::Snapshot
+
+use std::{alloc::Layout, any::TypeId, fmt, num::NonZeroUsize, ops::Range};
+
+use rkyv::{
+    Portable,
+    bytecheck::CheckBytes,
+    rancor::{BoxedError, Fallible},
+    validation::{
+        ArchiveContext, SharedContext,
+        archive::ArchiveValidator,
+        shared::{SharedValidator, ValidationState},
+    },
+};
+
+/// The context in which archived types check themselves.
+pub struct Checker {
+    archive: ArchiveValidator<'static>,
+    shared: SharedValidator,
+}
+
+impl fmt::Debug for Checker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Checker")
+    }
+}
+
+impl Fallible for Checker {
+    type Error = BoxedError;
+}
+
+// SAFETY: forwards to rkyv's own validator, which keeps the contract.
+unsafe impl ArchiveContext<BoxedError> for Checker {
+    fn check_subtree_ptr(&mut self, ptr: *const u8, layout: &Layout) -> Result<(), BoxedError> {
+        self.archive.check_subtree_ptr(ptr, layout)
+    }
+
+    unsafe fn push_subtree_range(
+        &mut self,
+        root: *const u8,
+        end: *const u8,
+    ) -> Result<Range<usize>, BoxedError> {
+        // SAFETY: the caller keeps the contract, which is the same.
+        unsafe { self.archive.push_subtree_range(root, end) }
+    }
+
+    unsafe fn pop_subtree_range(&mut self, range: Range<usize>) -> Result<(), BoxedError> {
+        // SAFETY: the caller keeps the contract, which is the same.
+        unsafe { self.archive.pop_subtree_range(range) }
+    }
+}
+
+impl SharedContext<BoxedError> for Checker {
+    fn start_shared(
+        &mut self,
+        shared_type_id: TypeId,
+        ptr: rkyv::erased::ErasedPtr,
+        metadata_is_eq: unsafe fn(rkyv::erased::Metadata, rkyv::erased::Metadata) -> bool,
+    ) -> Result<ValidationState, BoxedError> {
+        self.shared.start_shared(shared_type_id, ptr, metadata_is_eq)
+    }
+
+    fn finish_shared(
+        &mut self,
+        shared_type_id: TypeId,
+        ptr: rkyv::erased::ErasedPtr,
+    ) -> Result<(), BoxedError> {
+        self.shared.finish_shared(shared_type_id, ptr)
+    }
+}
+
+/// Checks that `bytes` hold an `A` that ends with them, no deeper than `depth` pointers, and
+/// answers it.
+///
+/// # Errors
+///
+/// The reason in words.
+pub(crate) fn check<A>(bytes: &[u8], root: usize, depth: u32) -> Result<&A, String>
+where
+    A: Portable + CheckBytes<Checker>,
+{
+    if root.checked_add(size_of::<A>()) != Some(bytes.len()) {
+        return Err(format!(
+            "the root ({} bytes at {root}) does not end the archive of {} bytes",
+            size_of::<A>(),
+            bytes.len()
+        ));
+    }
+    let at = bytes.as_ptr().wrapping_add(root).cast::<A>();
+    if !at.is_aligned() {
+        return Err(format!("the root at {root} is not aligned to {}", align_of::<A>()));
+    }
+    // SAFETY: only addresses are kept of the slice, and the checker ends before `bytes` does.
+    let all: &'static [u8] = unsafe { std::mem::transmute::<&[u8], &'static [u8]>(bytes) };
+    // One more than stated: rkyv counts the root's own level.
+    let levels = NonZeroUsize::new(depth as usize + 2);
+    let mut checker = Checker {
+        archive: ArchiveValidator::with_max_depth(all, levels),
+        shared: SharedValidator::new(),
+    };
+    // SAFETY: `root + size == len`, checked above, so both ends are inside the archive.
+    let range = unsafe { checker.push_subtree_range(at.cast(), at.wrapping_add(1).cast()) };
+    let range = range.map_err(|e| e.to_string())?;
+    // SAFETY: `at` is aligned and `size_of::<A>()` bytes from it are inside `bytes`; an archive's
+    // bytes are initialised.
+    unsafe { A::check_bytes(at, &mut checker) }.map_err(|e| e.to_string())?;
+    // SAFETY: `range` came from this checker.
+    unsafe { checker.pop_subtree_range(range) }.map_err(|e| e.to_string())?;
+    // SAFETY: `check_bytes` accepted it, so it is a valid `A`; the reference borrows `bytes`.
+    Ok(unsafe { &*at })
+}

@@ -1,0 +1,19 @@
+#![forbid(unsafe_code)]
+//! Time as the engine tells it: coarse, cheap, and under loom none at all.
+
+use std::time::{Duration, SystemTime};
+
+/// Milliseconds on a clock that never goes back.
+pub(crate) fn steady_millis() -> u64 {
+    if cfg!(loom) { 0 } else { crate::os::steady_clock() / 1_000_000 }
+}
+
+/// Time since a moment of [`steady_millis`].
+pub(crate) fn since(millis: u64) -> Duration {
+    Duration::from_millis(steady_millis().saturating_sub(millis))
+}
+
+/// Nanoseconds since 1970 as the standard library's time.
+pub(crate) fn system_time(nanos: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos)
+}

@@ -1,0 +1,216 @@
+#![forbid(unsafe_code)]
+//! The directory: whether it can be trusted, who may write in it, and the files' coming and going.
+//!
+//! Knows names, owners and modes. What is in the files is for `open.rs`.
+
+use std::{
+    fs::{DirBuilder, File},
+    io,
+    os::unix::fs::{DirBuilderExt as _, FileExt as _, FileTypeExt as _, MetadataExt as _},
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    error::OpenError,
+    header::{FLOOR_LEN, Floor},
+    options::Options,
+    os::{self, FileSystem},
+};
+
+const LOCK_NAME: &str = "writer.lock";
+const LEASES_NAME: &str = "leases.lock";
+/// Where in the lock file the third copy of the id floor lies.
+const LOCK_FLOOR_AT: u64 = 512;
+
+/// Adds the path and the deed to a system error.
+pub(crate) fn io_error(path: &Path, doing: &'static str) -> impl FnOnce(io::Error) -> OpenError {
+    let path = path.to_owned();
+    move |source| OpenError::Io { path, doing, source }
+}
+
+/// A directory of ours, locked for writing until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Directory {
+    path: PathBuf,
+    dir: File,
+    lock: File,
+    file_system: FileSystem,
+}
+
+impl Directory {
+    /// Makes the directory if it is missing, checks that nobody else can change it, and takes the
+    /// writer lock.
+    pub(crate) fn open(path: &Path, options: &Options) -> Result<Directory, OpenError> {
+        make(path)?;
+        let dir = match os::open_dir(path) {
+            Ok(dir) => dir,
+            Err(e) if e.kind() == io::ErrorKind::NotADirectory => {
+                return Err(OpenError::NotADirectory { path: path.to_owned() });
+            }
+            Err(e) => return Err(io_error(path, "open the directory")(e)),
+        };
+        trust_directory(path, &dir)?;
+        let file_system = os::file_system(&dir).map_err(io_error(path, "ask for the file system"))?;
+        if let FileSystem::Remote(kind) = file_system
+            && !options.allow_remote
+        {
+            return Err(OpenError::Remote { path: path.to_owned(), kind });
+        }
+        let lock = open_or_create(path, &dir, LOCK_NAME)?;
+        let lock_path = path.join(LOCK_NAME);
+        if !os::try_lock(&lock).map_err(io_error(&lock_path, "lock"))? {
+            return Err(OpenError::WriterActive { path: path.to_owned(), holder: holder(&lock) });
+        }
+        let locked = Directory { path: path.to_owned(), dir, lock, file_system };
+        locked.sign().map_err(io_error(&lock_path, "write"))?;
+        open_or_create(path, &locked.dir, LEASES_NAME)?;
+        Ok(locked)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether reserving space here takes memory.
+    pub(crate) fn in_memory(&self) -> bool {
+        self.file_system == FileSystem::Memory
+    }
+
+    /// Opens one of our files, if it is there and can be trusted.
+    pub(crate) fn file(&self, name: &str) -> Result<Option<File>, OpenError> {
+        open_trusted(&self.path, &self.dir, name)
+    }
+
+    /// Makes one of our files, which is not there.
+    pub(crate) fn create(&self, name: &str) -> Result<File, OpenError> {
+        os::create_in(&self.dir, name).map_err(io_error(&self.path.join(name), "create"))
+    }
+
+    /// Gives a damaged file another name, over the one set aside before it.
+    pub(crate) fn set_aside(&self, name: &str) -> Result<PathBuf, OpenError> {
+        let aside = format!("{name}.damaged");
+        os::rename_in(&self.dir, name, &aside)
+            .map_err(io_error(&self.path.join(name), "set the damaged file aside"))?;
+        Ok(self.path.join(aside))
+    }
+
+    /// Returns when the files' names are on the disk.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        self.dir.sync_all()
+    }
+
+    /// Says in the lock file who has it, for the error of the next one.
+    fn sign(&self) -> io::Result<()> {
+        let mut text = [b' '; 64];
+        let name = format!("process {}\n", std::process::id());
+        text[..name.len()].copy_from_slice(name.as_bytes());
+        self.lock.write_all_at(&text, 0)
+    }
+
+    /// The copy of the id floor that outlives both files.
+    pub(crate) fn floor(&self) -> Option<Floor> {
+        let mut bytes = [0; FLOOR_LEN];
+        self.lock.read_exact_at(&mut bytes, LOCK_FLOOR_AT).ok()?;
+        Floor::decode(&bytes)
+    }
+
+    pub(crate) fn write_floor(&self, floor: &Floor) -> io::Result<()> {
+        self.lock.write_all_at(&floor.encode(), LOCK_FLOOR_AT)?;
+        self.lock.sync_data()
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        // In a forked child the lock is still the parent's: closing our descriptor is all.
+        if !os::forked() {
+            _ = os::unlock(&self.lock);
+        }
+    }
+}
+
+fn make(path: &Path) -> Result<(), OpenError> {
+    match DirBuilder::new().recursive(true).mode(0o700).create(path) {
+        Ok(()) => Ok(()),
+        Err(e) if matches!(e.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory) => {
+            Err(OpenError::NotADirectory { path: path.to_owned() })
+        }
+        Err(e) => Err(io_error(path, "make the directory")(e)),
+    }
+}
+
+fn trust_directory(path: &Path, dir: &File) -> Result<(), OpenError> {
+    let meta = dir.metadata().map_err(io_error(path, "look at the directory"))?;
+    let refuse = |reason: String| Err(OpenError::Untrusted { path: path.to_owned(), reason });
+    if meta.uid() != os::effective_user() {
+        return refuse(format!(
+            "owned by user {}, not by this process's user {}; use a directory of your own",
+            meta.uid(),
+            os::effective_user()
+        ));
+    }
+    if meta.mode() & 0o022 != 0 {
+        return refuse(format!(
+            "others may write here (mode {:03o}); chmod it to 700",
+            meta.mode() & 0o777
+        ));
+    }
+    Ok(())
+}
+
+fn open_trusted(path: &Path, dir: &File, name: &str) -> Result<Option<File>, OpenError> {
+    let full = path.join(name);
+    let refuse = |reason: &str| {
+        Err(OpenError::Untrusted { path: full.clone(), reason: reason.to_owned() })
+    };
+    let file = match os::open_in(dir, name) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) if e.raw_os_error() == Some(libc::ELOOP) => {
+            return refuse("a symbolic link; put the file itself here, or remove the link");
+        }
+        Err(e) if matches!(e.raw_os_error(), Some(libc::EISDIR | libc::ENXIO | libc::ENODEV)) => {
+            return refuse("not a regular file; move it away");
+        }
+        Err(e) => return Err(io_error(&full, "open")(e)),
+    };
+    let meta = file.metadata().map_err(io_error(&full, "look at"))?;
+    let kind = meta.file_type();
+    if kind.is_fifo() || kind.is_socket() || kind.is_block_device() || !kind.is_file() {
+        return refuse("not a regular file; move it away");
+    }
+    if meta.uid() != os::effective_user() {
+        return refuse("owned by another user; use a directory of your own");
+    }
+    if meta.nlink() != 1 {
+        return refuse("it has another name too (a hard link); copy it to a file of its own");
+    }
+    if meta.mode() & 0o022 != 0 {
+        return refuse("others may write to it; chmod it to 600");
+    }
+    Ok(Some(file))
+}
+
+fn open_or_create(path: &Path, dir: &File, name: &str) -> Result<File, OpenError> {
+    if let Some(file) = open_trusted(path, dir, name)? {
+        return Ok(file);
+    }
+    match os::create_in(dir, name) {
+        Ok(file) => Ok(file),
+        // Somebody else made it at this moment.
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => match open_trusted(path, dir, name)? {
+            Some(file) => Ok(file),
+            None => Err(io_error(&path.join(name), "create")(e)),
+        },
+        Err(e) => Err(io_error(&path.join(name), "create")(e)),
+    }
+}
+
+/// Who has the lock, as the file says.
+fn holder(lock: &File) -> String {
+    let mut text = [0; 64];
+    match lock.read_at(&mut text, 0) {
+        Ok(n) if n > 0 => String::from_utf8_lossy(&text[..n]).trim().to_owned(),
+        _ => "another process".to_owned(),
+    }
+}

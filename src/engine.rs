@@ -1,0 +1,336 @@
+#![forbid(unsafe_code)]
+//! The engine under every caretaker, whatever its type: two files, a ring, and one lock over what
+//! is where.
+//!
+//! Knows places, extents, records and ids. States, archives and user code are the caretaker's
+//! affair: no user code runs under this lock (P5).
+//!
+//! A place goes *free -> making -> sealed, listed -> sealed, unlisted -> free*. Its bytes are
+//! written only while it is making; it becomes free again only if it is not listed, not held, not
+//! announced, and neither the newest durable snapshot nor one being flushed (P1, P4).
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    sync::{Arc, atomic::AtomicU64},
+    thread::ThreadId,
+};
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+use crate::{
+    directory::Directory,
+    events::Listeners,
+    extents::Extents,
+    file::{BLOCK, MappedFile},
+    flush::Flusher,
+    header::{SLOTS_AT, Side, Uuid, slot_pages},
+    history::Recovery,
+    options::Options,
+    os,
+    record::{Extent, Kind, SLOT_LEN},
+    ring::{Ring, Word},
+    schema::Layout,
+    session::Scratch,
+};
+
+/// How far the id floor is raised at a time.
+pub(crate) const FLOOR_STEP: u64 = 1 << 20;
+
+/// Checks that bytes hold an archived root of the engine's type.
+pub(crate) type CheckFn = fn(bytes: &[u8], root: usize, depth: u32) -> Result<(), String>;
+
+/// What is known of the bytes of a sealed place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Trust {
+    /// Written by this process, or passed checksum and bytecheck since opening.
+    Checked,
+    /// Found at opening, not looked at yet.
+    Unverified,
+    /// Whole, as far as looked at, but of another layout: what differs.
+    Foreign(Arc<str>),
+    /// Did not pass: why.
+    Rejected(Arc<str>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Use {
+    Free,
+    Making,
+    Sealed,
+}
+
+/// One place, as the engine's lock knows it.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    pub(crate) state: Use,
+    pub(crate) id: u64,
+    pub(crate) kind: Kind,
+    pub(crate) parent: u64,
+    pub(crate) target: u64,
+    pub(crate) created: u64,
+    pub(crate) logical: u64,
+    pub(crate) type_version: u32,
+    pub(crate) depth: u32,
+    pub(crate) root: Extent,
+    pub(crate) root_pos: u32,
+    pub(crate) written: u64,
+    pub(crate) seal: u32,
+    /// First block of its run in the data area.
+    pub(crate) run: u64,
+    /// First block of a schema of its own, kept for it alone.
+    pub(crate) schema_run: Option<u64>,
+    pub(crate) listed: bool,
+    /// It was not the head and nobody announced it at a scan: nobody ever will again (R3).
+    pub(crate) quiet: bool,
+    pub(crate) durable: bool,
+    /// A sync of it failed: never claimed durable.
+    pub(crate) tainted: bool,
+    pub(crate) label: Option<Box<str>>,
+    /// The label note differs from what is known to be on the disk.
+    pub(crate) label_dirty: bool,
+    pub(crate) trust: Trust,
+    /// When it stopped being the head, in steady milliseconds.
+    pub(crate) left_at: u64,
+    /// Found at opening, from this boot and without a durable note: its pages may look clean
+    /// though a sync of them failed.
+    pub(crate) redirty: bool,
+}
+
+impl Place {
+    pub(crate) fn free() -> Place {
+        Place {
+            state: Use::Free,
+            id: 0,
+            kind: Kind::Full,
+            parent: 0,
+            target: 0,
+            created: 0,
+            logical: 0,
+            type_version: 0,
+            depth: 0,
+            root: Extent::default(),
+            root_pos: 0,
+            written: 0,
+            seal: 0,
+            run: 0,
+            schema_run: None,
+            listed: false,
+            quiet: false,
+            durable: false,
+            tainted: false,
+            label: None,
+            label_dirty: false,
+            trust: Trust::Checked,
+            left_at: 0,
+            redirty: false,
+        }
+    }
+
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.state == Use::Sealed
+    }
+}
+
+/// One side's space.
+#[derive(Debug)]
+pub(crate) struct Space {
+    pub(crate) extents: Extents,
+    /// The layout's text in this file, once written: where, and whether it is on the disk.
+    pub(crate) schema: Option<Extent>,
+    pub(crate) schema_durable: bool,
+    /// Slot pages that are free.
+    pub(crate) free: Vec<u16>,
+}
+
+/// What the engine's lock protects.
+pub(crate) struct State {
+    pub(crate) places: Vec<Place>,
+    pub(crate) spaces: [Space; 2],
+    /// Listed places, newest first.
+    pub(crate) listed: VecDeque<u16>,
+    /// Sealed, unlisted, not free yet.
+    pub(crate) limbo: Vec<u16>,
+    pub(crate) next_id: u64,
+    pub(crate) floor: u64,
+    /// Bytes of the newest archive: the next one's estimate.
+    pub(crate) last_len: u64,
+    /// The newest place known to be on the disk (P4), and those being flushed.
+    pub(crate) steady: Option<u16>,
+    pub(crate) flushing: Vec<u16>,
+    /// Every listed snapshot up to this id is on the disk.
+    pub(crate) durable: u64,
+    /// Who is rolling back: others' saves wait.
+    pub(crate) mover: Option<ThreadId>,
+    pub(crate) scratch: Vec<Scratch>,
+    /// Saves under way.
+    pub(crate) making: usize,
+    pub(crate) counts: Counts,
+}
+
+/// What has happened since opening.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Counts {
+    pub(crate) saves: u64,
+    pub(crate) rollbacks: u64,
+    pub(crate) evicted: u64,
+    pub(crate) written: u64,
+    pub(crate) restarts: u64,
+}
+
+/// The engine.
+pub(crate) struct Engine {
+    pub(crate) files: [MappedFile; 2],
+    pub(crate) ring: Ring,
+    state: Mutex<State>,
+    /// A rollback ended.
+    pub(crate) settled: Condvar,
+    pub(crate) listeners: Listeners,
+    pub(crate) layout: Arc<Layout>,
+    pub(crate) check: CheckFn,
+    /// As asked, but for the ring, which is the directory's.
+    pub(crate) options: Options,
+    pub(crate) directory: Option<Directory>,
+    pub(crate) ring_id: Uuid,
+    pub(crate) file_ids: [Uuid; 2],
+    pub(crate) boot: Uuid,
+    pub(crate) recovery: Recovery,
+    pub(crate) flusher: Flusher,
+    /// Mementos alive.
+    pub(crate) mementos: AtomicU64,
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("ring_id", &self.ring_id).finish_non_exhaustive()
+    }
+}
+
+/// What opening found, for [`Engine::new`].
+pub(crate) struct Found {
+    pub(crate) files: [MappedFile; 2],
+    pub(crate) directory: Option<Directory>,
+    pub(crate) options: Options,
+    pub(crate) ring_id: Uuid,
+    pub(crate) file_ids: [Uuid; 2],
+    pub(crate) spaces: [(Extents, Option<Extent>); 2],
+    /// Valid snapshots with their place numbers, newest first.
+    pub(crate) snapshots: Vec<(u16, Place)>,
+    pub(crate) next_id: u64,
+    pub(crate) floor: u64,
+    pub(crate) recovery: Recovery,
+}
+
+pub(crate) fn blocks_for(bytes: u64) -> u64 {
+    bytes.div_ceil(BLOCK).max(1)
+}
+
+impl Engine {
+    pub(crate) fn new(found: Found, layout: Arc<Layout>, check: CheckFn) -> Engine {
+        let slots = slot_pages(found.options.ring) as usize;
+        let mut places = vec![Place::free(); 2 * slots];
+        let mut listed = VecDeque::with_capacity(slots);
+        let ring = Ring::new(2 * slots);
+        let mut steady = None;
+        let durable_upto = durable_prefix(&found.snapshots);
+        for (number, place) in &found.snapshots {
+            listed.push_back(*number);
+            if place.durable && steady.is_none() {
+                steady = Some(*number);
+            }
+            places[usize::from(*number)] =
+                Place { state: Use::Sealed, listed: true, ..place.clone() };
+        }
+        let spaces = found.spaces.map(|(extents, schema)| Space {
+            extents,
+            schema,
+            schema_durable: false,
+            free: Vec::with_capacity(slots),
+        });
+        let mut state = State {
+            places,
+            spaces,
+            listed,
+            limbo: Vec::with_capacity(2 * slots),
+            next_id: found.next_id,
+            floor: found.floor,
+            last_len: 0,
+            steady,
+            flushing: Vec::new(),
+            durable: durable_upto,
+            mover: None,
+            scratch: Vec::new(),
+            making: 0,
+            counts: Counts::default(),
+        };
+        for number in (0..2 * slots).rev() {
+            if state.places[number].state == Use::Free {
+                state.spaces[number / slots].free.push((number % slots) as u16);
+            }
+        }
+        if let Some(newest) = state.listed.front().copied() {
+            let place = &state.places[usize::from(newest)];
+            state.last_len = place.root.len;
+            let swung = ring.swing(Word::NONE, Word::new(place.id, usize::from(newest)));
+            debug_assert!(swung.is_ok(), "P2: nobody else moves the head");
+        }
+        Engine {
+            files: found.files,
+            ring,
+            state: Mutex::new(state),
+            settled: Condvar::new(),
+            listeners: Listeners::new(),
+            layout,
+            check,
+            flusher: Flusher::new(found.directory.is_some(), found.options.durability),
+            options: found.options,
+            directory: found.directory,
+            ring_id: found.ring_id,
+            file_ids: found.file_ids,
+            boot: Uuid(os::boot_id()),
+            recovery: found.recovery,
+            mementos: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
+    }
+
+    pub(crate) fn slots(&self) -> usize {
+        slot_pages(self.options.ring) as usize
+    }
+
+    pub(crate) fn number(&self, side: Side, index: u16) -> usize {
+        side.index() * self.slots() + usize::from(index)
+    }
+
+    pub(crate) fn side_of(&self, number: usize) -> Side {
+        Side::BOTH[number / self.slots()]
+    }
+
+    pub(crate) fn file_of(&self, number: usize) -> &MappedFile {
+        &self.files[number / self.slots()]
+    }
+
+    /// Where a place's slot page lies in its file.
+    pub(crate) fn slot_at(&self, number: usize) -> u64 {
+        SLOTS_AT + (number % self.slots()) as u64 * SLOT_LEN
+    }
+
+    pub(crate) fn data_at(&self) -> u64 {
+        crate::header::data_at(self.options.ring)
+    }
+
+    /// Where a run of blocks starts in its file.
+    pub(crate) fn run_at(&self, run: u64) -> u64 {
+        self.data_at() + run * BLOCK
+    }
+
+}
+
+/// Snapshots found durable at opening, as far as no older one is missing.
+fn durable_prefix(newest_first: &[(u16, Place)]) -> u64 {
+    let oldest_first = newest_first.iter().rev();
+    oldest_first.take_while(|(_, place)| place.durable).last().map_or(0, |(_, place)| place.id)
+}

@@ -1,0 +1,200 @@
+//! One of the two files, mapped: bytes at offsets, reserved, written, synced. The only file with
+//! unsafe access to a mapping's memory besides the session that fills an extent.
+//!
+//! Knows lengths and bytes. What a header or a record means is for `header.rs` and `record.rs`.
+//!
+//! The mapping covers `max` bytes of address space from the start, far beyond the file's end, and
+//! is never moved: growing the file makes more of it usable. So an address once handed out stays
+//! right while the file is held. Nothing beyond the reserved length is ever touched (a load there
+//! would signal).
+
+use std::{
+    fs::File,
+    io,
+    path::{Path, PathBuf},
+    ptr::NonNull,
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
+};
+
+use memmap2::{MmapOptions, MmapRaw};
+
+use crate::os;
+
+/// What everything in a file is a multiple of: slot pages, and the blocks of the data area.
+pub(crate) const BLOCK: u64 = 4096;
+
+/// A file and its mapping.
+#[derive(Debug)]
+pub(crate) struct MappedFile {
+    path: PathBuf,
+    file: File,
+    map: MmapRaw,
+    /// Bytes of the file that are reserved: `[0, len)` may be touched.
+    len: AtomicU64,
+    /// Bytes of address space: the most the file may grow to.
+    max: u64,
+}
+
+impl MappedFile {
+    /// Maps `file`, whose first `len` bytes are reserved.
+    pub(crate) fn map(path: &Path, file: File, len: u64, max: u64) -> io::Result<MappedFile> {
+        let max = max.max(len).next_multiple_of(os::page_size() as u64);
+        let span = usize::try_from(max).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        let map = MmapOptions::new().len(span).map_raw(&file)?;
+        let mapped = MappedFile { path: path.to_owned(), file, map, len: AtomicU64::new(len), max };
+        // Readers come back to archived roots by address alone.
+        _ = mapped.base().as_ptr().expose_provenance();
+        // SAFETY: the whole of our own mapping.
+        unsafe { os::keep_from_children(mapped.base(), span) }?;
+        Ok(mapped)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Bytes reserved so far.
+    pub(crate) fn len(&self) -> u64 {
+        // Acquire: met by the Release in `grow`. Who sees the length may touch those bytes.
+        self.len.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn max(&self) -> u64 {
+        self.max
+    }
+
+    /// Reserves up to `to` bytes. One caller at a time.
+    pub(crate) fn grow(&self, to: u64) -> io::Result<()> {
+        let from = self.len();
+        if to > from {
+            os::reserve(&self.file, from, to.min(self.max))?;
+            // Release: met by the Acquire in `len`.
+            self.len.store(to.min(self.max), Ordering::Release);
+        }
+        Ok(())
+    }
+
+    fn base(&self) -> NonNull<u8> {
+        // SAFETY: a mapping is never at null.
+        unsafe { NonNull::new_unchecked(self.map.as_mut_ptr()) }
+    }
+
+    /// The address of the byte at `offset`, with `len` touchable bytes from there.
+    ///
+    /// # Panics
+    ///
+    /// If they are not reserved: that would be a bug of the engine's, and touching them a signal.
+    pub(crate) fn at(&self, offset: u64, len: u64) -> NonNull<u8> {
+        let end = offset.checked_add(len);
+        assert!(end.is_some_and(|end| end <= self.len()), "{offset}+{len} is beyond the file's end");
+        // SAFETY: inside the mapping, by the assertion (`len() <= max`, the mapping's span).
+        unsafe { self.base().add(offset as usize) }
+    }
+
+    /// A copy of `N` bytes at `offset`.
+    pub(crate) fn read<const N: usize>(&self, offset: u64) -> [u8; N] {
+        let from = self.at(offset, N as u64);
+        let mut bytes = [0; N];
+        // SAFETY: `N` touchable bytes there, by `at`; the engine's lock keeps writers of headers
+        // and slot pages away, and nobody else writes the files (the promise made at `open`).
+        unsafe { from.copy_to_nonoverlapping(NonNull::from(&mut bytes).cast(), N) };
+        bytes
+    }
+
+    /// Writes a sector whose last word seals it: the word goes to zero first and comes last, so
+    /// that a process killed at any instruction leaves it either sealed whole or not sealed.
+    pub(crate) fn write_sealed<const N: usize>(&self, offset: u64, bytes: &[u8; N]) {
+        let (body, seal) = bytes.split_at(N - 4);
+        let word = self.word(offset + N as u64 - 4);
+        // Release, and the body after it: a kill in between leaves an unsealed sector.
+        word.store(0, Ordering::Release);
+        std::sync::atomic::fence(Ordering::SeqCst);
+        let to = self.at(offset, N as u64);
+        // SAFETY: `N` touchable bytes there, by `at`; the engine's lock admits one writer.
+        unsafe { to.copy_from_nonoverlapping(NonNull::from(body).cast(), body.len()) };
+        let seal = seal.try_into().map_or(0, u32::from_ne_bytes);
+        // Release: what the seal covers was written before it.
+        word.store(seal, Ordering::Release);
+    }
+
+    /// Breaks a sector's seal.
+    pub(crate) fn unseal(&self, offset: u64, len: u64) {
+        // Release: no partner in this process; keeps the order of stores for a later recovery.
+        self.word(offset + len - 4).store(0, Ordering::Release);
+    }
+
+    /// The aligned 32-bit word at `offset`, shared with other processes.
+    pub(crate) fn word(&self, offset: u64) -> &AtomicU32 {
+        assert!(offset % 4 == 0, "a word is aligned");
+        let at = self.at(offset, 4).cast::<AtomicU32>();
+        // SAFETY: four touchable aligned bytes, by `at` and the assertion; alive as long as the
+        // mapping, which `self` holds.
+        unsafe { at.as_ref() }
+    }
+
+    /// The aligned 64-bit word at `offset`, shared with other processes.
+    pub(crate) fn word64(&self, offset: u64) -> &AtomicU64 {
+        assert!(offset % 8 == 0, "a word is aligned");
+        let at = self.at(offset, 8).cast::<AtomicU64>();
+        // SAFETY: as in `word`.
+        unsafe { at.as_ref() }
+    }
+
+    /// The bytes of an extent.
+    ///
+    /// # Safety
+    ///
+    /// Nothing writes them while the slice lives (P1: a retained snapshot's bytes never change).
+    pub(crate) unsafe fn slice(&self, offset: u64, len: u64) -> &[u8] {
+        let at = self.at(offset, len);
+        // SAFETY: `len` touchable bytes, by `at`, unchanging by the caller's promise; alive as long
+        // as `self`.
+        unsafe { std::slice::from_raw_parts(at.as_ptr(), len as usize) }
+    }
+
+    /// Copies bytes into space that the caller alone uses.
+    pub(crate) fn write(&self, offset: u64, bytes: &[u8]) {
+        let to = self.at(offset, bytes.len() as u64);
+        // SAFETY: as many touchable bytes, by `at`; nobody reads or writes an extent that the
+        // allocator has handed to the caller.
+        unsafe { to.copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len()) };
+    }
+
+    /// Returns when the bytes are on the disk.
+    pub(crate) fn sync(&self, offset: u64, len: u64) -> io::Result<()> {
+        let (from, len) = self.pages(offset, len);
+        // SAFETY: whole pages of our own mapping.
+        unsafe { os::sync(self.at(from, len), len as usize) }
+    }
+
+    /// Makes the pages under these bytes present, for reading or writing, ahead of need.
+    pub(crate) fn populate(&self, offset: u64, len: u64, writable: bool) -> io::Result<()> {
+        let (from, len) = self.pages(offset, len);
+        // SAFETY: whole pages of our own mapping.
+        unsafe { os::populate(self.at(from, len), len as usize, writable) }
+    }
+
+    /// Stores every page's first byte anew, so that the kernel writes it out again even where an
+    /// earlier writeback failed and was forgotten.
+    pub(crate) fn redirty(&self, offset: u64, len: u64) {
+        let (from, len) = self.pages(offset, len);
+        for page in (from..from + len).step_by(os::page_size()) {
+            let word = self.word(page);
+            // Relaxed: the value does not change; only the page's state does.
+            word.fetch_or(0, Ordering::Relaxed);
+        }
+    }
+
+    /// The whole pages around `[offset, offset + len)`, inside the reserved length.
+    fn pages(&self, offset: u64, len: u64) -> (u64, u64) {
+        let page = os::page_size() as u64;
+        let from = offset / page * page;
+        let to = (offset + len).next_multiple_of(page).min(self.len());
+        (from, to - from)
+    }
+
+    /// Returns when the file's length and blocks are on the disk.
+    pub(crate) fn sync_all(&self) -> io::Result<()> {
+        self.file.sync_all()
+    }
+}

@@ -1,0 +1,134 @@
+#![forbid(unsafe_code)]
+//! [`Options`]: how a ring is made and opened.
+
+use std::time::Duration;
+
+use crate::{error::OpenError, header::MAX_RING, session::MAX_ARCHIVE};
+
+/// When a snapshot reaches the disk. Whatever is chosen, it survives the process (`kill -9`
+/// included) from the moment `save` returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Durability {
+    /// Never by our doing. Power loss may take everything since the system last wrote back.
+    Process,
+    /// By the background thread, within this time of the save. The default, with 1 s.
+    Background {
+        /// The longest a snapshot waits.
+        within: Duration,
+    },
+    /// Before `save` returns.
+    Sync,
+}
+
+/// How a ring is made and opened. Build one, then open a directory with it, or ask for a ring in
+/// memory.
+///
+/// ```
+/// # use snapring::{Options, Snapshot};
+/// #[derive(Snapshot)]
+/// struct World { tick: u64 }
+///
+/// let caretaker = Options::new().ring(8).in_memory::<World>()?;
+/// caretaker.save(&World { tick: 7 })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub(crate) ring: u32,
+    pub(crate) file_size: Option<u64>,
+    pub(crate) max_file_size: u64,
+    pub(crate) durability: Durability,
+    pub(crate) max_depth: u32,
+    pub(crate) allow_remote: bool,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            ring: 16,
+            file_size: None,
+            max_file_size: 8 << 30,
+            durability: Durability::Background { within: Duration::from_secs(1) },
+            max_depth: 512,
+            allow_remote: false,
+        }
+    }
+}
+
+impl Options {
+    /// The defaults: a ring of 16, files from 64 MiB (1 MiB in memory) to 8 GiB each, durable
+    /// within a second, 512 pointers deep.
+    pub fn new() -> Options {
+        Options::default()
+    }
+
+    /// Snapshots in the ring, kept ones included: 2 to 1000. A directory keeps the length it was
+    /// made with; another one here is then ignored.
+    #[must_use]
+    pub fn ring(mut self, snapshots: u32) -> Options {
+        self.ring = snapshots;
+        self
+    }
+
+    /// Bytes that each of the two files takes from the start. Files double when they must grow.
+    #[must_use]
+    pub fn file_size(mut self, bytes: u64) -> Options {
+        self.file_size = Some(bytes);
+        self
+    }
+
+    /// The most bytes that either file may grow to, and the address space that each takes. When it
+    /// is reached, the oldest snapshots make room, then saves fail with
+    /// [`SaveError::NoSpace`](crate::SaveError::NoSpace).
+    #[must_use]
+    pub fn max_file_size(mut self, bytes: u64) -> Options {
+        self.max_file_size = bytes;
+        self
+    }
+
+    /// When a snapshot reaches the disk.
+    #[must_use]
+    pub fn durability(mut self, durability: Durability) -> Options {
+        self.durability = durability;
+        self
+    }
+
+    /// The most pointers from the state to its deepest value. Bounds the stack that checking an
+    /// archive takes.
+    #[must_use]
+    pub fn max_depth(mut self, pointers: u32) -> Options {
+        self.max_depth = pointers;
+        self
+    }
+
+    /// Opens directories on network and user-space file systems too, where mappings and locks are
+    /// only as good as the file system makes them.
+    #[must_use]
+    pub fn allow_remote(mut self, allow: bool) -> Options {
+        self.allow_remote = allow;
+        self
+    }
+
+    pub(crate) fn check(&self) -> Result<(), OpenError> {
+        let refuse = |option, reason: String| Err(OpenError::Options { option, reason });
+        if !(2..=MAX_RING).contains(&self.ring) {
+            return refuse("ring", format!("{} snapshots; 2 to {MAX_RING} will do", self.ring));
+        }
+        let least = crate::header::data_at(self.ring) + crate::file::BLOCK;
+        if self.max_file_size < least || self.max_file_size > 1 << 46 {
+            return refuse(
+                "max_file_size",
+                format!("{} bytes; {least} to 2^46 will do for a ring of {}", self.max_file_size, self.ring),
+            );
+        }
+        if self.file_size.is_some_and(|size| size > self.max_file_size) {
+            return refuse("file_size", "more than max_file_size".to_owned());
+        }
+        if !(1..=4096).contains(&self.max_depth) {
+            return refuse("max_depth", format!("{} pointers; 1 to 4096 will do", self.max_depth));
+        }
+        const { assert!(MAX_ARCHIVE < 1 << 31) };
+        Ok(())
+    }
+}

@@ -1,0 +1,247 @@
+//! What the operating system gives, Linux's way: the one file to write anew for another system.
+//!
+//! Knows file descriptors, addresses and lengths; nothing of headers, places or snapshots.
+
+use std::{
+    fs::File,
+    io,
+    os::fd::{AsRawFd, OwnedFd},
+    path::Path,
+    ptr::NonNull,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use rustix::{
+    fs::{FallocateFlags, MemfdFlags, Mode, OFlags, SealFlags},
+    io::Errno,
+    mm::{Advice, MapFlags, MsyncFlags, ProtFlags},
+    time::{ClockId, Timespec},
+};
+
+/// The size of a memory page: what syncing and populating round to.
+pub(crate) fn page_size() -> usize {
+    rustix::param::page_size()
+}
+
+/// Sixteen random bytes.
+pub(crate) fn random_id() -> io::Result<[u8; 16]> {
+    let mut id = [0; 16];
+    let mut filled = 0;
+    while filled < id.len() {
+        filled += rustix::rand::getrandom(&mut id[filled..], rustix::rand::GetRandomFlags::empty())?;
+    }
+    Ok(id)
+}
+
+/// Names this boot of the machine; all zeros where the kernel does not tell.
+pub(crate) fn boot_id() -> [u8; 16] {
+    static BOOT: OnceLock<[u8; 16]> = OnceLock::new();
+    *BOOT.get_or_init(|| {
+        let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
+        u128::from_str_radix(&digits, 16).unwrap_or(0).to_be_bytes()
+    })
+}
+
+fn nanos(t: Timespec) -> u64 {
+    let secs = u64::try_from(t.tv_sec).unwrap_or(0);
+    secs.saturating_mul(1_000_000_000).saturating_add(u64::try_from(t.tv_nsec).unwrap_or(0))
+}
+
+/// Nanoseconds since 1970, in steps of a timer tick (1 to 10 ms): a few nanoseconds to read.
+pub(crate) fn wall_clock() -> u64 {
+    nanos(rustix::time::clock_gettime(ClockId::RealtimeCoarse))
+}
+
+/// Nanoseconds on a clock that never goes back, in steps of a timer tick.
+pub(crate) fn steady_clock() -> u64 {
+    nanos(rustix::time::clock_gettime(ClockId::MonotonicCoarse))
+}
+
+/// Whether this process is a forked child of one that called this before.
+///
+/// One page that the kernel empties in a child: a load, where asking for the process id would be a
+/// system call. Without such a page (old kernels) forks go unseen.
+#[inline]
+pub(crate) fn forked() -> bool {
+    // Relaxed: no partner. The word is written once below, before it is shared, and then by the
+    // kernel alone, at a fork.
+    origin().is_some_and(|word| word.load(Ordering::Relaxed) == 0)
+}
+
+fn origin() -> Option<&'static AtomicU32> {
+    static PAGE: OnceLock<Option<&'static AtomicU32>> = OnceLock::new();
+    *PAGE.get_or_init(|| {
+        let len = page_size();
+        let (prot, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);
+        // SAFETY: a new anonymous mapping at an address of the kernel's choice.
+        let page = unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), len, prot, flags) };
+        let page = NonNull::new(page.ok()?)?;
+        // SAFETY: the page just mapped, whole; emptying it in a child is what we want.
+        unsafe { rustix::mm::madvise(page.as_ptr(), len, Advice::LinuxWipeOnFork) }.ok()?;
+        // SAFETY: mapped, aligned, zeroed, never unmapped, and used only as this atomic.
+        let word: &'static AtomicU32 = unsafe { page.cast::<AtomicU32>().as_ref() };
+        // Relaxed: `OnceLock` publishes it.
+        word.store(1, Ordering::Relaxed);
+        Some(word)
+    })
+}
+
+/// A file system, as far as we care.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FileSystem {
+    /// Lives in memory: reserving space takes memory.
+    Memory,
+    /// Mappings and locks are not to be relied on.
+    Remote(&'static str),
+    Disk,
+}
+
+/// The kind of file system that `fd` is on.
+pub(crate) fn file_system(fd: &File) -> io::Result<FileSystem> {
+    let kind = rustix::fs::fstatfs(fd)?.f_type;
+    // Numbers of linux/magic.h and of the file systems' own headers.
+    Ok(match u32::try_from(kind & 0xffff_ffff).unwrap_or(0) {
+        0x0102_1994 | 0x8584_58f6 => FileSystem::Memory,
+        0x6969 => FileSystem::Remote("NFS"),
+        0x0102_1997 => FileSystem::Remote("9p"),
+        0x517b => FileSystem::Remote("SMB"),
+        0xfe53_4d42 | 0xff53_4d42 => FileSystem::Remote("SMB"),
+        0x6573_5546 => FileSystem::Remote("FUSE"),
+        0x00c3_6400 => FileSystem::Remote("Ceph"),
+        0x0bd0_0bd0 => FileSystem::Remote("Lustre"),
+        0x4750_4653 => FileSystem::Remote("GPFS"),
+        0x5346_414f => FileSystem::Remote("AFS"),
+        _ => FileSystem::Disk,
+    })
+}
+
+/// Opens a directory as the anchor of everything done inside it.
+pub(crate) fn open_dir(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?.into())
+}
+
+/// Opens `name` in `dir` for reading and writing. Never follows a symbolic link, never waits for
+/// the other end of a FIFO.
+pub(crate) fn open_in(dir: &File, name: &str) -> io::Result<File> {
+    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(dir, name, flags, Mode::empty())?.into())
+}
+
+/// Creates `name` in `dir`, for its owner alone; an error if it is there.
+pub(crate) fn create_in(dir: &File, name: &str) -> io::Result<File> {
+    let flags =
+        OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(dir, name, flags, Mode::RUSR | Mode::WUSR)?.into())
+}
+
+/// Renames within `dir`, over whatever has the new name.
+pub(crate) fn rename_in(dir: &File, from: &str, to: &str) -> io::Result<()> {
+    Ok(rustix::fs::renameat(dir, from, dir, to)?)
+}
+
+/// The user this process acts as.
+pub(crate) fn effective_user() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+/// A file without a name, which may grow and never shrink.
+pub(crate) fn memory_file(name: &str) -> io::Result<File> {
+    let fd: OwnedFd =
+        rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK)?;
+    Ok(fd.into())
+}
+
+/// Makes bytes `[from, to)` of the file real: the disk (or memory) can no longer run out under a
+/// store to them. The length becomes `to` at least.
+pub(crate) fn reserve(file: &File, from: u64, to: u64) -> io::Result<()> {
+    loop {
+        match rustix::fs::fallocate(file, FallocateFlags::empty(), from, to - from) {
+            Ok(()) => return Ok(()),
+            Err(Errno::INTR) => {}
+            Err(Errno::OPNOTSUPP) => return fill_with_zeros(file, from, to),
+            Err(e) => return Err(e.into()),
+        }
+    }
+}
+
+/// For file systems that cannot reserve.
+fn fill_with_zeros(file: &File, from: u64, to: u64) -> io::Result<()> {
+    use std::os::unix::fs::FileExt as _;
+    let zeros = vec![0; 1 << 20];
+    let mut at = from.max(file.metadata()?.len());
+    while at < to {
+        let len = zeros.len().min(usize::try_from(to - at).unwrap_or(usize::MAX));
+        file.write_all_at(&zeros[..len], at)?;
+        at += len as u64;
+    }
+    Ok(())
+}
+
+/// Takes the exclusive lock of a file; `false` if another open file has it. It ends with the last
+/// descriptor, or by [`unlock`].
+pub(crate) fn try_lock(file: &File) -> io::Result<bool> {
+    match lock_call(file, libc::F_WRLCK) {
+        Ok(()) => Ok(true),
+        Err(e) if matches!(e.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+/// Gives the lock back, also where a forked child still holds the descriptor.
+pub(crate) fn unlock(file: &File) -> io::Result<()> {
+    lock_call(file, libc::F_UNLCK)
+}
+
+fn lock_call(file: &File, kind: libc::c_int) -> io::Result<()> {
+    // SAFETY: a struct of integers, for which zero is a value.
+    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+    lock.l_type = kind as libc::c_short;
+    lock.l_whence = libc::SEEK_SET as libc::c_short;
+    // SAFETY: an open descriptor, and a whole `flock` that the call only reads.
+    match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &lock) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+/// A forked child does not get these pages: it faults rather than writes.
+///
+/// # Safety
+///
+/// `[at, at + len)` is a mapping of the caller's.
+pub(crate) unsafe fn keep_from_children(at: NonNull<u8>, len: usize) -> io::Result<()> {
+    // SAFETY: by the caller's promise; the advice changes no bytes.
+    Ok(unsafe { rustix::mm::madvise(at.as_ptr().cast(), len, Advice::LinuxDontFork) }?)
+}
+
+/// Makes pages present ahead of need; `writable` also readies them for stores. Errors where a
+/// store would have signalled.
+///
+/// # Safety
+///
+/// `[at, at + len)` is page-aligned and inside a mapping of the caller's.
+pub(crate) unsafe fn populate(at: NonNull<u8>, len: usize, writable: bool) -> io::Result<()> {
+    let advice = if writable { Advice::LinuxPopulateWrite } else { Advice::LinuxPopulateRead };
+    // SAFETY: by the caller's promise; the advice changes no bytes.
+    match unsafe { rustix::mm::madvise(at.as_ptr().cast(), len, advice) } {
+        // A kernel before 5.14: the pages come one by one, as they are touched.
+        Ok(()) | Err(Errno::INVAL) => Ok(()),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Returns when these bytes of a shared mapping are on the disk.
+///
+/// # Safety
+///
+/// `[at, at + len)` is page-aligned and inside a mapping of the caller's.
+pub(crate) unsafe fn sync(at: NonNull<u8>, len: usize) -> io::Result<()> {
+    // SAFETY: by the caller's promise.
+    Ok(unsafe { rustix::mm::msync(at.as_ptr().cast(), len, MsyncFlags::SYNC) }?)
+}

@@ -1,0 +1,359 @@
+#![forbid(unsafe_code)]
+//! Seal and publish: a record for what has been written, and the head swung to it.
+//!
+//! Knows records, ids and labels. Where the space came from is for `space.rs`.
+
+use std::sync::atomic::Ordering;
+
+use parking_lot::MutexGuard;
+
+use crate::{
+    clock,
+    engine::{Engine, FLOOR_STEP, Place, State, Use, blocks_for},
+    error::{KeepError, SaveError},
+    events::Event,
+    header::{Floor, HINT_AT, Side, WAKE_AT},
+    id::SnapshotId,
+    os,
+    record::{Extent, Kind, LABEL_AT, LABEL_LEN, Record, encode_label, seal_of},
+    ring::{MAX_ID, Word},
+    session::Scratch,
+    space::Making,
+};
+
+/// What goes into a record besides what the engine knows.
+pub(crate) struct Contents {
+    pub(crate) len: u64,
+    pub(crate) crc: u32,
+    pub(crate) root_pos: u32,
+    pub(crate) depth: u32,
+}
+
+impl Engine {
+    /// Waits until no other thread is rolling back.
+    fn settle(&self, state: &mut MutexGuard<'_, State>) {
+        let me = std::thread::current().id();
+        while state.mover.is_some_and(|mover| mover != me) {
+            self.settled.wait(state);
+        }
+    }
+
+    /// The next id; raises the floor when it is reached (it is raised ahead of that by the
+    /// background).
+    fn next_id(&self, state: &mut State) -> Result<u64, SaveError> {
+        if state.next_id >= MAX_ID {
+            return Err(SaveError::Exhausted);
+        }
+        if state.next_id >= state.floor {
+            self.raise_floor(state);
+        }
+        Ok(state.next_id)
+    }
+
+    /// Raises the id floor where the background has not come to it.
+    #[cold]
+    fn raise_floor(&self, state: &mut State) {
+        let floor = state.next_id + FLOOR_STEP;
+        let note = Floor { floor, next: 0, boot: self.boot, ring_id: self.ring_id };
+        if let Err((path, error)) = self.write_floor(&note) {
+            self.flusher.fail(self, &path, &error, state.next_id);
+        }
+        state.floor = floor;
+    }
+
+    /// Seals a place's record and makes it the head.
+    fn publish(&self, state: &mut State, n: usize, record: &Record, root_address: usize) {
+        let bytes = record.encode();
+        self.file_of(n).write_sealed(self.slot_at(n), &bytes);
+        let number = n as u16;
+        let place = &mut state.places[n];
+        *place = Place {
+            state: Use::Sealed,
+            id: record.id,
+            kind: record.kind,
+            parent: record.parent,
+            target: record.target,
+            created: record.created,
+            logical: record.logical,
+            type_version: record.type_version,
+            depth: record.depth,
+            root: record.root,
+            root_pos: record.root_pos,
+            written: record.written,
+            seal: seal_of(&bytes),
+            listed: true,
+            run: place.run,
+            schema_run: None,
+            ..Place::free()
+        };
+        self.ring.set_root(n, root_address);
+        let seen = self.ring.head();
+        if !seen.is_none() {
+            state.places[seen.place()].left_at = clock::steady_millis();
+            state.places[seen.place()].quiet = false;
+        }
+        let swung = self.ring.swing(seen, Word::new(record.id, n));
+        debug_assert!(swung.is_ok(), "P2: the lock orders all that moves the head");
+        state.next_id = record.id + 1;
+        state.listed.push_front(number);
+        if record.kind != Kind::Rollback {
+            state.last_len = record.root.len;
+        }
+        state.counts.written += record.written;
+        self.trim(state);
+        // A hint for other processes; never believed without its record.
+        let hint = &self.files[0];
+        hint.word64(HINT_AT).store(Word::new(record.id, n).bits(), Ordering::Release);
+        hint.word(WAKE_AT).fetch_add(1, Ordering::Release);
+        self.flusher.wake_if_idle(state);
+    }
+
+    /// Unlists what is too many: the oldest that no label keeps.
+    fn trim(&self, state: &mut State) {
+        while state.listed.len() > self.options.ring as usize {
+            let oldest = state
+                .listed
+                .iter()
+                .rev()
+                .copied()
+                .find(|n| state.places[usize::from(*n)].label.is_none());
+            let Some(number) = oldest else { return };
+            self.unlist(state, number);
+        }
+    }
+
+    fn record(&self, state: &State, n: usize, kind: Kind, id: u64) -> Record {
+        let side = self.side_of(n);
+        let (parent, parent_seal, logical) = match state.listed.front() {
+            Some(newest) => {
+                let p = &state.places[usize::from(*newest)];
+                (p.id, p.seal, p.logical + 1)
+            }
+            None => (0, 0, 1),
+        };
+        Record {
+            id,
+            file_id: self.file_ids[side.index()],
+            boot: self.boot,
+            side,
+            kind,
+            index: (n % self.slots()) as u16,
+            parent,
+            parent_seal,
+            depth: 0,
+            target: 0,
+            layout: self.layout.fingerprint,
+            type_version: self.layout.version,
+            root_pos: 0,
+            logical,
+            created: os::wall_clock(),
+            root: Extent::default(),
+            table: Extent::default(),
+            schema: state.spaces[side.index()].schema.unwrap_or_default(),
+            written: 0,
+        }
+    }
+
+    /// Writes the layout's text into a side once, so that its snapshots describe themselves.
+    fn describe<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        side: Side,
+    ) -> Result<MutexGuard<'a, State>, SaveError> {
+        let text = self.layout.text.as_bytes();
+        let blocks = blocks_for(text.len() as u64);
+        let run = loop {
+            if state.spaces[side.index()].schema.is_some() {
+                return Ok(state);
+            }
+            if let Some(run) = state.spaces[side.index()].extents.take(blocks) {
+                break run;
+            }
+            state = self.make_space(state, side, blocks)?;
+        };
+        let offset = self.run_at(run);
+        self.files[side.index()].write(offset, text);
+        state.spaces[side.index()].schema =
+            Some(Extent { offset, len: text.len() as u64, crc: crc32fast::hash(text) });
+        Ok(state)
+    }
+
+    /// Rolling back starts: nobody else moves the head until [`Moving`] is dropped.
+    pub(crate) fn begin_move(&self) -> Moving<'_> {
+        let mut state = self.lock();
+        while state.mover.is_some() {
+            self.settled.wait(&mut state);
+        }
+        state.mover = Some(std::thread::current().id());
+        Moving { engine: self }
+    }
+
+    /// Whether this thread is rolling back.
+    pub(crate) fn find(&self, state: &State, id: SnapshotId) -> Option<usize> {
+        let listed = state.listed.iter().map(|n| usize::from(*n));
+        listed.into_iter().find(|n| state.places[*n].id == id.get())
+    }
+
+    /// The oldest snapshot that is listed.
+    pub(crate) fn oldest(&self, state: &State) -> Option<SnapshotId> {
+        state.listed.back().map(|n| SnapshotId::new(state.places[usize::from(*n)].id))
+    }
+
+    /// Sets or clears the label note of a place.
+    fn set_label(&self, state: &mut State, n: usize, label: Option<&str>) {
+        let at = self.slot_at(n) + LABEL_AT;
+        match label {
+            Some(label) => {
+                self.file_of(n).write_sealed(at, &encode_label(state.places[n].id, label));
+            }
+            None => self.file_of(n).unseal(at, LABEL_LEN as u64),
+        }
+        state.places[n].label = label.map(Into::into);
+        state.places[n].label_dirty = true;
+        self.trim(state);
+    }
+
+    /// Keeps a listed snapshot under a label, which moves if it is in use.
+    pub(crate) fn keep(&self, id: SnapshotId, label: &str) -> Result<(), KeepError> {
+        let mut state = self.lock();
+        let n = self.find(&state, id).ok_or(KeepError::Gone { id })?;
+        let holder = labelled(&state, label);
+        if holder == Some(n) {
+            return Ok(());
+        }
+        let kept = state.places.iter().filter(|p| p.listed && p.label.is_some()).count();
+        let ring = self.options.ring as usize;
+        let after = kept + usize::from(state.places[n].label.is_none() && holder.is_none());
+        if after + 2 > ring {
+            return Err(KeepError::Full { kept, ring });
+        }
+        // The new note first: killed in between, the label names two, never none.
+        self.set_label(&mut state, n, Some(label));
+        if let Some(old) = holder {
+            self.set_label(&mut state, old, None);
+        }
+        self.flusher.wake_if_idle(&state);
+        Ok(())
+    }
+
+    /// Takes a label away. `false` if no snapshot has it.
+    pub(crate) fn release(&self, label: &str) -> bool {
+        let mut state = self.lock();
+        let Some(n) = labelled(&state, label) else { return false };
+        self.set_label(&mut state, n, None);
+        self.flusher.wake_if_idle(&state);
+        true
+    }
+}
+
+/// The place kept under a label.
+fn labelled(state: &State, label: &str) -> Option<usize> {
+    state.places.iter().position(|p| p.listed && p.label.as_deref() == Some(label))
+}
+
+/// The right to move the head, alone.
+pub(crate) struct Moving<'a> {
+    engine: &'a Engine,
+}
+
+impl Moving<'_> {
+    /// Takes a free place on the target's side, so that publishing cannot fail later.
+    pub(crate) fn reserve(&self, target: usize) -> Result<Making<'_>, SaveError> {
+        let engine = self.engine;
+        let side = engine.side_of(target);
+        let mut state = engine.lock();
+        // The target stays, whatever is evicted for its successor.
+        engine.ring.hold(target);
+        let free = loop {
+            engine.reclaim(&mut state, side);
+            if let Some(index) = state.spaces[side.index()].free.pop() {
+                break Ok(index);
+            }
+            if !engine.evict_for_space(&mut state, side) {
+                break Err(SaveError::Held { holders: engine.holders(&state, side) });
+            }
+        };
+        engine.ring.unhold(target);
+        let index = free?;
+        let run = state.places[target].run;
+        state.spaces[side.index()].extents.share(run);
+        let n = engine.number(side, index);
+        state.places[n].state = Use::Making;
+        state.making += 1;
+        Ok(Making { engine, side, index, run, blocks: 0, sealed: false })
+    }
+}
+
+impl Drop for Moving<'_> {
+    fn drop(&mut self) {
+        self.engine.lock().mover = None;
+        self.engine.settled.notify_all();
+    }
+}
+
+impl Making<'_> {
+    /// Seals and publishes an archive that lies at the start of the space.
+    pub(crate) fn seal(
+        mut self,
+        contents: &Contents,
+        root_address: usize,
+        scratch: Scratch,
+    ) -> Result<SnapshotId, SaveError> {
+        let engine = self.engine;
+        let n = self.number();
+        let mut state = engine.lock();
+        engine.settle(&mut state);
+        if state.spaces[self.side.index()].schema.is_none() {
+            state = engine.describe(state, self.side)?;
+        }
+        let id = engine.next_id(&mut state)?;
+        let blocks = blocks_for(contents.len);
+        if blocks != self.blocks {
+            state.spaces[self.side.index()].extents.shrink(self.run, blocks);
+        }
+        let mut record = engine.record(&state, n, Kind::Full, id);
+        record.depth = contents.depth;
+        record.root_pos = contents.root_pos;
+        record.root =
+            Extent { offset: engine.run_at(self.run), len: contents.len, crc: contents.crc };
+        record.written = contents.len;
+        state.places[n].run = self.run;
+        engine.publish(&mut state, n, &record, root_address);
+        state.counts.saves += 1;
+        state.making -= 1;
+        if state.scratch.len() < 4 {
+            state.scratch.push(scratch);
+        }
+        self.sealed = true;
+        let id = SnapshotId::new(id);
+        engine.listeners.tell(|| Event::Saved { id });
+        Ok(id)
+    }
+
+    /// Seals and publishes `target` as the newest again.
+    pub(crate) fn seal_rollback(mut self, target: usize) -> Result<SnapshotId, SaveError> {
+        let engine = self.engine;
+        let n = self.number();
+        let mut state = engine.lock();
+        let id = engine.next_id(&mut state)?;
+        let mut record = engine.record(&state, n, Kind::Rollback, id);
+        let goal = &state.places[target];
+        record.target = goal.id;
+        record.logical = goal.logical;
+        record.type_version = goal.type_version;
+        record.depth = goal.depth;
+        record.root = goal.root;
+        record.root_pos = goal.root_pos;
+        let (from, to) = (record.parent, SnapshotId::new(goal.id));
+        state.places[n].run = self.run;
+        let root = engine.ring.root(target);
+        engine.publish(&mut state, n, &record, root);
+        state.counts.rollbacks += 1;
+        state.making -= 1;
+        self.sealed = true;
+        let id = SnapshotId::new(id);
+        let from = (from != 0).then(|| SnapshotId::new(from));
+        engine.listeners.tell(|| Event::RolledBack { id, from, to });
+        Ok(id)
+    }
+}

@@ -1,0 +1,717 @@
+//! One archiving: writes a state into reserved bytes of a mapping, straight, front to back.
+//!
+//! Knows a base address, a capacity and how to ask for more room. Which file and which extent these
+//! are, and what happens to the bytes after, is the caretaker's affair.
+//!
+//! Invariants
+//!
+//! - **S1** `base + pos` never passes `base + cap`, and `[base, base + cap)` is writable and ours
+//!   alone until the session ends.
+//! - **S2** Bytes before `pos` are final once the next reservation starts: nothing is written
+//!   behind it. That is what lets the checksum run after the writer in windows.
+//! - **S3** Every byte before `pos` has been written by this session: padding is zeroed.
+
+use std::{
+    alloc::Layout as MemLayout,
+    any::TypeId,
+    collections::HashMap,
+    fmt,
+    hash::BuildHasherDefault,
+    mem::{MaybeUninit, align_of, size_of},
+    ptr::{self, NonNull},
+};
+
+use rkyv::{
+    Place,
+    hash::FxHasher64,
+    rancor::{BoxedError, Fallible, Source},
+    ser::{Allocator, Positional, Sharing, Writer, sharing::SharingState},
+};
+
+use crate::{error::SaveError, snapshot::Snapshot};
+
+/// Archiving stopped; the reason is in the session. Made by [`Session::halt`] alone.
+#[derive(Debug)]
+pub struct Halt(());
+
+/// Relative pointers are signed 32-bit numbers, so no archive is longer than this.
+pub(crate) const MAX_ARCHIVE: u64 = i32::MAX as u64 & !63;
+
+/// Elements without bytes cost nothing to forge, so their number is bounded.
+pub(crate) const MAX_EMPTY_ITEMS: usize = 1 << 24;
+
+/// The checksum follows the writer at this distance while an archive outgrows the caches.
+const CRC_WINDOW: usize = 32 << 10;
+
+/// Room for an archive: bytes that can grow while they are written.
+pub(crate) trait Room {
+    /// Makes at least `need` bytes usable from the same base and answers how many there are, or
+    /// says that the archive must start over somewhere else (`Err(None)`) or cannot be had.
+    fn extend(&mut self, need: u64) -> Result<usize, Option<SaveError>>;
+}
+
+/// A session's lasting memory: resolvers and rows being sorted, on a stack of chunks that never
+/// move. Kept from save to save.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    chunks: Vec<Chunk>,
+    /// The chunk in use; bytes in use in it.
+    current: usize,
+    top: usize,
+    /// Shared values met so far, by address and pointer type.
+    shared: HashMap<(usize, TypeId), Shared, BuildHasherDefault<FxHasher64>>,
+}
+
+/// One stretch of a [`Scratch`], held by a raw pointer: what was given out of it stays usable while
+/// more is given out.
+struct Chunk {
+    memory: NonNull<[MaybeUninit<u128>]>,
+    /// `top` when the next chunk was taken into use.
+    resume: usize,
+}
+
+// SAFETY: it owns its memory alone, and knows nothing of what is kept there.
+unsafe impl Send for Chunk {}
+
+impl Chunk {
+    /// At least `bytes` bytes, aligned to 16.
+    fn new(bytes: usize) -> Chunk {
+        let memory = Box::leak(Box::new_uninit_slice(bytes.div_ceil(16)));
+        Chunk { memory: NonNull::from(memory), resume: 0 }
+    }
+
+    fn base(&self) -> NonNull<u8> {
+        self.memory.cast()
+    }
+
+    fn len(&self) -> usize {
+        self.memory.len() * 16
+    }
+}
+
+impl Drop for Chunk {
+    fn drop(&mut self) {
+        // SAFETY: it came from a box in `new`, and is given back once.
+        drop(unsafe { Box::from_raw(self.memory.as_ptr()) });
+    }
+}
+
+/// Where the stack of a [`Scratch`] stood.
+#[derive(Clone, Copy)]
+pub(crate) struct Mark {
+    chunk: usize,
+    top: usize,
+}
+
+impl Scratch {
+    fn push(&mut self, layout: MemLayout) -> NonNull<u8> {
+        loop {
+            if let Some(chunk) = self.chunks.get_mut(self.current) {
+                let base = chunk.base();
+                // u128 aligns the chunk to 16; a larger alignment is met from there.
+                let start = base.addr().get() + self.top;
+                let start = start.next_multiple_of(layout.align()) - base.addr().get();
+                if start + layout.size() <= chunk.len() {
+                    self.top = start + layout.size();
+                    // SAFETY: `start` is within the chunk, by the comparison above.
+                    return unsafe { base.add(start) };
+                }
+                chunk.resume = self.top;
+            }
+            let next = if self.chunks.is_empty() { 0 } else { self.current + 1 };
+            let want = (layout.size() + layout.align()).max(64 << 10).max(self.top * 2);
+            // A chunk too small for this request is replaced: nothing in it is in use.
+            if self.chunks.get(next).is_none_or(|c| c.len() < layout.size() + layout.align()) {
+                self.chunks.truncate(next);
+                self.chunks.push(Chunk::new(want));
+            }
+            self.current = next;
+            self.top = 0;
+        }
+    }
+
+    /// Where the stack stands, for [`release`](Self::release).
+    fn mark(&self) -> Mark {
+        Mark { chunk: self.current, top: self.top }
+    }
+
+    fn release(&mut self, mark: Mark) {
+        (self.current, self.top) = (mark.chunk, mark.top);
+    }
+}
+
+/// One archiving of one state. Handed to [`Snapshot::archive`]; users never make one.
+pub struct Session {
+    base: *mut u8,
+    pos: usize,
+    /// The nearer of `cap` and the place where the checksum wants to run: one comparison serves
+    /// both.
+    soft: usize,
+    cap: usize,
+    crc: crc32fast::Hasher,
+    crc_at: usize,
+    window: usize,
+    depth: u32,
+    deepest: u32,
+    max_depth: u32,
+    scratch: Scratch,
+    room: *mut dyn Room,
+    halted: Option<Halted>,
+}
+
+#[derive(Clone, Copy)]
+enum Shared {
+    Pending,
+    At(usize),
+}
+
+/// Why a session stopped.
+#[derive(Debug)]
+pub(crate) enum Halted {
+    /// The bytes do not fit here; start over with at least as many as this.
+    Elsewhere(u64),
+    Error(SaveError),
+}
+
+/// What a finished session wrote.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Written {
+    /// Bytes from the base; the root is the last of them.
+    pub(crate) len: usize,
+    /// Where the root starts.
+    pub(crate) root: usize,
+    pub(crate) crc: u32,
+    pub(crate) depth: u32,
+}
+
+impl Session {
+    /// A session over `[base, base + cap)`. `fused` lets the checksum follow the writer.
+    ///
+    /// # Safety
+    ///
+    /// `base` is aligned to 64 and `cap` bytes from it (or as many as `room` answers later) are
+    /// writable and used by nobody else while the session lives (S1); `room` outlives it.
+    pub(crate) unsafe fn new(
+        base: *mut u8,
+        cap: usize,
+        fused: bool,
+        max_depth: u32,
+        scratch: Scratch,
+        room: &mut dyn Room,
+    ) -> Session {
+        // SAFETY: only the lifetime changes; the caller promises that `room` outlives the session.
+        let room = unsafe {
+            std::mem::transmute::<*mut (dyn Room + '_), *mut (dyn Room + 'static)>(room)
+        };
+        let window = if fused { CRC_WINDOW } else { usize::MAX };
+        Session {
+            base,
+            pos: 0,
+            soft: cap.min(window),
+            cap,
+            crc: crc32fast::Hasher::new(),
+            crc_at: 0,
+            window,
+            depth: 0,
+            deepest: 0,
+            max_depth,
+            scratch,
+            room,
+            halted: None,
+        }
+    }
+
+    /// Archives `state` and answers what was written.
+    pub(crate) fn run<T: Snapshot>(&mut self, state: &T) -> Result<Written, Halted> {
+        let written = self.root(state).map_err(|Halt(())| {
+            self.halted.take().unwrap_or(Halted::Error(SaveError::TooDeep { max: self.max_depth }))
+        })?;
+        Ok(written)
+    }
+
+    fn root<T: Snapshot>(&mut self, state: &T) -> Result<Written, Halt> {
+        let resolver = state.archive(self)?;
+        let (root, out) = self.place::<T::Archived>()?;
+        state.resolve(resolver, out);
+        self.checksum();
+        let crc = std::mem::take(&mut self.crc).finalize();
+        Ok(Written { len: self.pos, root, crc, depth: self.deepest })
+    }
+
+    /// The lasting memory, for the next session.
+    pub(crate) fn into_scratch(self) -> Scratch {
+        let mut scratch = self.scratch;
+        scratch.release(Mark { chunk: 0, top: 0 });
+        scratch.shared.clear();
+        scratch
+    }
+
+    /// Notes why archiving cannot go on.
+    #[cold]
+    pub fn halt(&mut self, why: SaveError) -> Halt {
+        self.halted.get_or_insert(Halted::Error(why));
+        Halt(())
+    }
+
+    /// Bytes `[crc_at, pos)` are final (S2): takes them into the checksum.
+    fn checksum(&mut self) {
+        let len = self.pos - self.crc_at;
+        // SAFETY: S1, `crc_at <= pos <= cap`.
+        let from = unsafe { self.base.add(self.crc_at) };
+        // SAFETY: S1 and S3: `len` bytes from there are ours, initialised, and not written while
+        // the slice lives.
+        let bytes = unsafe { std::slice::from_raw_parts(from, len) };
+        self.crc.update(bytes);
+        self.crc_at = self.pos;
+    }
+
+    /// `soft` was passed: the checksum wants to run, or room is short.
+    #[cold]
+    #[inline(never)]
+    fn refill(&mut self, end: usize) -> Result<(), Halt> {
+        if self.pos - self.crc_at >= self.window {
+            self.checksum();
+        }
+        if end > self.cap {
+            if end as u64 > MAX_ARCHIVE {
+                return Err(self.halt(SaveError::TooLarge { bytes: end as u64, max: MAX_ARCHIVE }));
+            }
+            // SAFETY: `room` outlives the session, by the contract of `new`, and nobody else uses it.
+            let room = unsafe { &mut *self.room };
+            match room.extend(end as u64) {
+                Ok(cap) => self.cap = cap,
+                Err(why) => {
+                    self.halted.get_or_insert(match why {
+                        Some(error) => Halted::Error(error),
+                        None => Halted::Elsewhere(end as u64),
+                    });
+                    return Err(Halt(()));
+                }
+            }
+        }
+        self.soft = self.cap.min(self.pos.max(end).saturating_add(self.window));
+        Ok(())
+    }
+
+    /// Takes `size` bytes at the next multiple of `align`; answers their position.
+    #[inline]
+    fn reserve(&mut self, size: usize, align: usize) -> Result<usize, Halt> {
+        let start = self.pos.next_multiple_of(align);
+        let end = match start.checked_add(size) {
+            Some(end) => end,
+            None => {
+                return Err(self.halt(SaveError::TooLarge { bytes: u64::MAX, max: MAX_ARCHIVE }));
+            }
+        };
+        if end > self.soft {
+            self.refill(end)?;
+        }
+        if start != self.pos {
+            // SAFETY: S1, `pos < start <= cap`.
+            let gap = unsafe { self.base.add(self.pos) };
+            // SAFETY: S1, `start - pos` bytes from there.
+            unsafe { gap.write_bytes(0, start - self.pos) };
+        }
+        self.pos = end;
+        Ok(start)
+    }
+
+    /// A place for one `A`; the caller initialises all of it at once, by `resolve`.
+    #[inline]
+    fn place<A>(&mut self) -> Result<(usize, Place<A>), Halt> {
+        let pos = self.reserve(size_of::<A>(), align_of::<A>())?;
+        // SAFETY: S1, `pos + size_of::<A>() <= cap`.
+        let at = unsafe { self.base.add(pos) };
+        // SAFETY: aligned (the base is to 64, `pos` to `A`), writable (S1); the bytes count as
+        // initialised since a mapping's always are.
+        let place = unsafe { Place::new_unchecked(pos, at.cast::<A>()) };
+        Ok((pos, place))
+    }
+
+    /// One pointer deeper; `leave` comes back.
+    #[inline]
+    pub(crate) fn enter(&mut self) -> Result<(), Halt> {
+        self.depth += 1;
+        if self.depth > self.deepest {
+            self.deepest = self.depth;
+            if self.depth > self.max_depth {
+                return Err(self.halt(SaveError::TooDeep { max: self.max_depth }));
+            }
+        }
+        Ok(())
+    }
+
+    #[inline]
+    pub(crate) fn leave(&mut self) {
+        self.depth -= 1;
+    }
+
+    /// Archives `value` behind a pointer; answers its position.
+    ///
+    /// # Errors
+    ///
+    /// [`Halt`] where the value does, or room or depth is used up.
+    #[inline]
+    pub fn pointee<T: Snapshot>(&mut self, value: &T) -> Result<usize, Halt> {
+        self.enter()?;
+        let resolver = value.archive(self)?;
+        let (pos, out) = self.place::<T::Archived>()?;
+        value.resolve(resolver, out);
+        self.leave();
+        Ok(pos)
+    }
+
+    /// Archives what a `P` shares, once however often it is met; `address` tells it from others.
+    /// Pointers of different types to one value share nothing: in an archive they could not.
+    /// Positions of shared values are unique even where they have no bytes.
+    ///
+    /// # Errors
+    ///
+    /// As [`pointee`](Self::pointee); a value that holds itself is refused.
+    pub fn shared<P: 'static>(
+        &mut self,
+        address: usize,
+        write: impl FnOnce(&mut Session) -> Result<usize, Halt>,
+    ) -> Result<usize, Halt> {
+        let key = (address, TypeId::of::<P>());
+        match self.scratch.shared.get(&key) {
+            Some(Shared::At(pos)) => return Ok(*pos),
+            Some(Shared::Pending) => return Err(self.halt(SaveError::Cyclic)),
+            None => {}
+        }
+        self.scratch.shared.insert(key, Shared::Pending);
+        let pos = write(self)?;
+        if pos == self.pos {
+            self.reserve(1, 1).map(|at| {
+                // SAFETY: S1: `at` has just been reserved.
+                let byte = unsafe { self.base.add(at) };
+                // SAFETY: S1, as above.
+                unsafe { byte.write(0) };
+            })?;
+        }
+        self.scratch.shared.insert(key, Shared::At(pos));
+        Ok(pos)
+    }
+
+    /// Archives a slice; plain rows are one copy. Answers the position of the first.
+    ///
+    /// # Errors
+    ///
+    /// As [`pointee`](Self::pointee).
+    #[inline]
+    pub fn slice<T: Snapshot>(&mut self, items: &[T]) -> Result<usize, Halt> {
+        if T::PLAIN {
+            self.leaf()?;
+            return self.plain(items);
+        }
+        self.sequence(
+            items.len(),
+            items.iter(),
+            |s, item| item.archive(s),
+            |item, r, out| {
+                item.resolve(r, out);
+            },
+        )
+    }
+
+    /// Archives `len` items of an iterator that can be walked twice: first everything they point
+    /// at, then they themselves side by side. Answers the position of the first.
+    ///
+    /// # Errors
+    ///
+    /// As [`pointee`](Self::pointee), and `TooLarge` for more items than an archive can count.
+    #[inline]
+    pub fn sequence<I, A, R>(
+        &mut self,
+        len: usize,
+        items: I,
+        mut archive: impl FnMut(&mut Session, I::Item) -> Result<R, Halt>,
+        mut resolve: impl FnMut(I::Item, R, Place<A>),
+    ) -> Result<usize, Halt>
+    where
+        I: Iterator + Clone,
+    {
+        let max = if size_of::<A>() == 0 { MAX_EMPTY_ITEMS } else { u32::MAX as usize };
+        if len > max {
+            return Err(self.halt(SaveError::TooLarge { bytes: len as u64, max: max as u64 }));
+        }
+        self.enter()?;
+        // The stack comes back by itself where a panic passes: the session ends with it.
+        let mark = self.scratch.mark();
+        let layout = MemLayout::array::<R>(len)
+            .map_err(|_| self.halt(SaveError::TooLarge { bytes: len as u64, max: max as u64 }))?;
+        let resolvers: *mut R = if size_of::<R>() == 0 {
+            NonNull::dangling().as_ptr()
+        } else {
+            self.scratch.push(layout).as_ptr().cast()
+        };
+        let mut count = 0;
+        for item in items.clone().take(len) {
+            let resolver = archive(self, item)?;
+            // SAFETY: `count < len` and the stack holds `len` resolvers; without bytes any
+            // address serves.
+            let at = unsafe { resolvers.add(count) };
+            // SAFETY: as above; aligned by the layout.
+            unsafe { at.write(resolver) };
+            count += 1;
+        }
+        let Some(bytes) = size_of::<A>().checked_mul(count) else {
+            return Err(self.halt(SaveError::TooLarge { bytes: u64::MAX, max: MAX_ARCHIVE }));
+        };
+        let pos = self.reserve(bytes, align_of::<A>())?;
+        let mut done = 0;
+        for item in items.take(count) {
+            // SAFETY: `done < count`: each resolver was written above and is read once.
+            let resolver = unsafe { resolvers.add(done) };
+            // SAFETY: as above.
+            let resolver = unsafe { resolver.read() };
+            let at = pos + done * size_of::<A>();
+            // SAFETY: S1: inside the `bytes` just reserved.
+            let out = unsafe { self.base.add(at) };
+            // SAFETY: as in `place`.
+            let out = unsafe { Place::new_unchecked(at, out.cast::<A>()) };
+            resolve(item, resolver, out);
+            done += 1;
+        }
+        if done != count || count != len {
+            return Err(self.halt(SaveError::Unsteady));
+        }
+        self.scratch.release(mark);
+        self.leave();
+        Ok(pos)
+    }
+
+    /// One pointer to something that points no further.
+    #[inline]
+    fn leaf(&mut self) -> Result<(), Halt> {
+        self.enter()?;
+        self.leave();
+        Ok(())
+    }
+
+    /// Copies bytes behind a pointer (strings); answers their position.
+    ///
+    /// # Errors
+    ///
+    /// As [`pointee`](Self::pointee).
+    #[inline]
+    pub fn bytes(&mut self, bytes: &[u8]) -> Result<usize, Halt> {
+        self.leaf()?;
+        self.plain(bytes)
+    }
+
+    /// Copies plain rows.
+    #[inline]
+    fn plain<T: Snapshot>(&mut self, items: &[T]) -> Result<usize, Halt> {
+        const { assert!(!T::PLAIN || size_of::<T>() == size_of::<T::Archived>()) };
+        const { assert!(!T::PLAIN || align_of::<T>() == align_of::<T::Archived>()) };
+        assert!(T::PLAIN);
+        let max = if size_of::<T>() == 0 { MAX_EMPTY_ITEMS } else { u32::MAX as usize };
+        if items.len() > max {
+            return Err(
+                self.halt(SaveError::TooLarge { bytes: items.len() as u64, max: max as u64 })
+            );
+        }
+        let bytes = size_of_val(items);
+        let source = items.as_ptr().cast::<u8>();
+        if bytes <= CRC_WINDOW || self.window == usize::MAX {
+            let pos = self.reserve(bytes, align_of::<T>())?;
+            // SAFETY: S1, just reserved.
+            let to = unsafe { self.base.add(pos) };
+            // SAFETY: `bytes` bytes of `items`, all initialised (PLAIN has no padding), to as many
+            // just reserved; live memory and the mapping do not overlap.
+            unsafe { ptr::copy_nonoverlapping(source, to, bytes) };
+            return Ok(pos);
+        }
+        // Long runs in windows, so that the checksum meets them while they are hot.
+        let pos = self.reserve(0, align_of::<T>())?;
+        if pos + bytes > self.cap {
+            self.refill(pos + bytes)?;
+        }
+        let mut at = 0;
+        while at < bytes {
+            let len = CRC_WINDOW.min(bytes - at);
+            // SAFETY: `at < bytes`: inside `items`.
+            let from = unsafe { source.add(at) };
+            // SAFETY: S1: `pos + bytes <= cap`, assured above.
+            let to = unsafe { self.base.add(pos + at) };
+            // SAFETY: as in the short case.
+            unsafe { ptr::copy_nonoverlapping(from, to, len) };
+            at += len;
+            self.pos = pos + at;
+            self.checksum();
+        }
+        self.soft = self.cap.min(self.pos.saturating_add(self.window));
+        Ok(pos)
+    }
+
+    /// Memory for `len` rows on the scratch stack, ours until [`release`](Self::release) is given
+    /// the mark. It does not move, whatever is archived meanwhile.
+    #[inline]
+    pub(crate) fn rows<R>(&mut self, len: usize) -> Result<(Mark, NonNull<R>), Halt> {
+        let mark = self.scratch.mark();
+        match MemLayout::array::<R>(len) {
+            Ok(layout) => Ok((mark, self.scratch.push(layout).cast())),
+            Err(_) => {
+                Err(self.halt(SaveError::TooLarge { bytes: len as u64, max: u32::MAX.into() }))
+            }
+        }
+    }
+
+    /// Gives back what was taken since `mark`.
+    #[inline]
+    pub(crate) fn release(&mut self, mark: Mark) {
+        self.scratch.release(mark);
+    }
+
+    /// Takes an error that a `with` wrapper raised.
+    pub(crate) fn wrapper_failed(&mut self, error: BoxedError) -> Halt {
+        self.halt(SaveError::Serialize { source: Box::new(error) })
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("pos", &self.pos)
+            .field("cap", &self.cap)
+            .finish_non_exhaustive()
+    }
+}
+
+// The bridge: rkyv's own serializers and `with` wrappers write through these.
+
+impl Fallible for Session {
+    type Error = BoxedError;
+}
+
+/// Stands for a reason that the session already holds.
+#[derive(Debug)]
+struct Noted;
+
+impl fmt::Display for Noted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("archiving stopped; the session holds the reason")
+    }
+}
+
+impl std::error::Error for Noted {}
+
+impl From<Halt> for BoxedError {
+    fn from(Halt(()): Halt) -> BoxedError {
+        BoxedError::new(Noted)
+    }
+}
+
+impl Positional for Session {
+    fn pos(&self) -> usize {
+        self.pos
+    }
+}
+
+impl Writer<BoxedError> for Session {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), BoxedError> {
+        let pos = self.reserve(bytes.len(), 1)?;
+        // SAFETY: S1, just reserved.
+        let to = unsafe { self.base.add(pos) };
+        // SAFETY: as many bytes as reserved; a slice of the caller's and the mapping's unwritten
+        // part do not overlap.
+        unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) };
+        Ok(())
+    }
+}
+
+// SAFETY: `push_alloc` answers memory of the layout asked for, ours until popped; it is a stack, as
+// rkyv's contract wants.
+unsafe impl Allocator<BoxedError> for Session {
+    unsafe fn push_alloc(&mut self, layout: MemLayout) -> Result<NonNull<[u8]>, BoxedError> {
+        let at = self.scratch.push(layout);
+        Ok(NonNull::slice_from_raw_parts(at, layout.size()))
+    }
+
+    unsafe fn pop_alloc(&mut self, ptr: NonNull<u8>, _: MemLayout) -> Result<(), BoxedError> {
+        let Mark { mut chunk, mut top } = self.scratch.mark();
+        let base = self.scratch.chunks[chunk].base().addr().get();
+        top = (ptr.addr().get().wrapping_sub(base)).min(top);
+        if top == 0 && chunk > 0 {
+            chunk -= 1;
+            top = self.scratch.chunks[chunk].resume;
+        }
+        self.scratch.release(Mark { chunk, top });
+        Ok(())
+    }
+}
+
+impl Sharing<BoxedError> for Session {
+    fn start_sharing(&mut self, address: usize) -> SharingState {
+        match self.scratch.shared.get(&foreign(address)) {
+            Some(Shared::At(pos)) => SharingState::Finished(*pos),
+            Some(Shared::Pending) => SharingState::Pending,
+            None => {
+                self.scratch.shared.insert(foreign(address), Shared::Pending);
+                SharingState::Started
+            }
+        }
+    }
+
+    fn finish_sharing(&mut self, address: usize, pos: usize) -> Result<(), BoxedError> {
+        self.scratch.shared.insert(foreign(address), Shared::At(pos));
+        Ok(())
+    }
+}
+
+/// What rkyv's own shared pointers are known by: they are not told apart by type.
+fn foreign(address: usize) -> (usize, TypeId) {
+    (address, TypeId::of::<dyn Sharing<BoxedError>>())
+}
+
+/// Heap memory as room, for archives that never reach a file.
+struct Heap;
+
+impl Room for Heap {
+    fn extend(&mut self, _: u64) -> Result<usize, Option<SaveError>> {
+        Err(None)
+    }
+}
+
+/// The bytes of one archive, on the heap. Grows until it fits.
+pub(crate) fn to_bytes(
+    write: impl Fn(&mut Session) -> Result<usize, Halt>,
+) -> Result<rkyv::util::AlignedVec<64>, SaveError> {
+    let mut size = 4096_usize;
+    loop {
+        let mut memory = rkyv::util::AlignedVec::<64>::with_capacity(size);
+        memory.resize(size, 0);
+        let mut room = Heap;
+        let base = memory.as_mut_ptr();
+        // SAFETY: aligned by its type, `size` bytes, borrowed by nobody else; `room` outlives it.
+        let mut session =
+            unsafe { Session::new(base, size, false, u32::MAX, Scratch::default(), &mut room) };
+        match write(&mut session) {
+            Ok(_) => {
+                let len = session.pos;
+                memory.resize(len, 0);
+                return Ok(memory);
+            }
+            Err(Halt(())) => match session.halted.take() {
+                Some(Halted::Elsewhere(need)) => {
+                    size = usize::try_from(need).unwrap_or(usize::MAX).max(size * 2);
+                }
+                Some(Halted::Error(error)) => return Err(error),
+                None => return Err(SaveError::Unsteady),
+            },
+        }
+    }
+}
+
+/// Compares two values by the bytes of their archives: the canonical order of foreign types. What
+/// cannot be archived sorts equal; the save that follows says why.
+pub(crate) fn compare_archived(
+    a: impl Fn(&mut Session) -> Result<usize, Halt>,
+    b: impl Fn(&mut Session) -> Result<usize, Halt>,
+) -> std::cmp::Ordering {
+    match (to_bytes(a), to_bytes(b)) {
+        (Ok(a), Ok(b)) => a.as_slice().cmp(b.as_slice()),
+        _ => std::cmp::Ordering::Equal,
+    }
+}

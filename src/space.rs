@@ -1,0 +1,291 @@
+#![forbid(unsafe_code)]
+//! Space for a snapshot in the making: a place and bytes, found, grown, evicted for, and freed.
+//!
+//! Knows blocks and who retains what. What is written there is for `save.rs`.
+
+use parking_lot::MutexGuard;
+
+use crate::{
+    clock,
+    engine::{Engine, State, Use, blocks_for},
+    error::{HeldBy, Holder, SaveError},
+    events::Event,
+    file::{BLOCK, MappedFile},
+    header::Side,
+    id::SnapshotId,
+    record::RECORD_LEN,
+    ring::Word,
+    session::Scratch,
+};
+
+/// Space and a place for a snapshot in the making. Given back, unless it is sealed.
+pub(crate) struct Making<'a> {
+    pub(crate) engine: &'a Engine,
+    pub(crate) side: Side,
+    pub(crate) index: u16,
+    pub(crate) run: u64,
+    pub(crate) blocks: u64,
+    pub(crate) sealed: bool,
+}
+
+impl Engine {
+    /// Takes a place and at least `want` bytes (0: as many as the last snapshot had, and an
+    /// eighth) on the side opposite the newest snapshot. Changes nothing that is listed, unless
+    /// space can be had no other way.
+    pub(crate) fn begin(&self, want: u64) -> Result<(Making<'_>, u64, Scratch), SaveError> {
+        let mut state = self.lock();
+        let last = state.last_len;
+        let want = if want == 0 { (last + last / 8).max(1) } else { want };
+        let blocks = blocks_for(want);
+        let side = match state.listed.front() {
+            Some(newest) => self.side_of(usize::from(*newest)).other(),
+            None => Side::A,
+        };
+        let (mut state, run) = loop {
+            self.reclaim(&mut state, side);
+            if state.spaces[side.index()].free.is_empty() {
+                if !self.evict_for_space(&mut state, side) {
+                    return Err(SaveError::Held { holders: self.holders(&state, side) });
+                }
+                continue;
+            }
+            if let Some(run) = state.spaces[side.index()].extents.take(blocks) {
+                break (state, run);
+            }
+            state = self.make_space(state, side, blocks)?;
+        };
+        let Some(index) = state.spaces[side.index()].free.pop() else {
+            return Err(SaveError::Held { holders: self.holders(&state, side) });
+        };
+        state.places[self.number(side, index)].state = Use::Making;
+        state.making += 1;
+        let scratch = state.scratch.pop().unwrap_or_default();
+        Ok((Making { engine: self, side, index, run, blocks, sealed: false }, last, scratch))
+    }
+
+    /// Grows the file, or evicts, until `blocks` may fit. The lock is let go while the file grows.
+    pub(crate) fn make_space<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        side: Side,
+        blocks: u64,
+    ) -> Result<MutexGuard<'a, State>, SaveError> {
+        let file = &self.files[side.index()];
+        let extents = &state.spaces[side.index()].extents;
+        let end = self.run_at(extents.tail() + blocks);
+        let mut refused = None;
+        if end <= file.max() {
+            let to = (file.len() * 2).clamp(end, file.max());
+            let grown = MutexGuard::unlocked(&mut state, || file.grow(to).or_else(|_| file.grow(end)));
+            let blocks = (file.len() - self.data_at()) / BLOCK;
+            state.spaces[side.index()].extents.grow(blocks);
+            match grown {
+                Ok(()) => return Ok(state),
+                Err(error) => refused = Some(error),
+            }
+        }
+        if self.evict_for_space(&mut state, side) {
+            return Ok(state);
+        }
+        let free = state.spaces[side.index()].extents.largest_gap() * BLOCK;
+        let held = self.holders(&state, side);
+        Err(SaveError::NoSpace {
+            need: blocks * BLOCK,
+            free,
+            max: file.max(),
+            held,
+            source: refused,
+        })
+    }
+
+    /// Unlists the oldest snapshot of a side that nothing retains, but for the newest two. `false`
+    /// if there is none.
+    pub(crate) fn evict_for_space(&self, state: &mut State, side: Side) -> bool {
+        let candidate = state.listed.iter().skip(2).rev().copied().find(|number| {
+            let n = usize::from(*number);
+            self.side_of(n) == side
+                && state.places[n].label.is_none()
+                && self.ring.holds(n).0 == 0
+                && !self.is_steady(state, *number)
+        });
+        let Some(number) = candidate else { return false };
+        self.unlist(state, number);
+        // A read in progress keeps it a moment longer: then the caller comes for the next one.
+        self.reclaim(state, side);
+        true
+    }
+
+    /// P4: the newest durable snapshot, and those on their way to the disk.
+    fn is_steady(&self, state: &State, number: u16) -> bool {
+        state.steady == Some(number) || state.flushing.contains(&number)
+    }
+
+    /// Takes a snapshot off the list; its place waits until nothing retains it.
+    pub(crate) fn unlist(&self, state: &mut State, number: u16) {
+        if let Some(at) = state.listed.iter().position(|n| *n == number) {
+            state.listed.remove(at);
+            let place = &mut state.places[usize::from(number)];
+            place.listed = false;
+            state.limbo.push(number);
+            state.counts.evicted += 1;
+            let id = SnapshotId::new(place.id);
+            self.listeners.tell(|| Event::Evicted { id });
+        }
+    }
+
+    /// Frees the places of a side that nothing retains any more.
+    pub(crate) fn reclaim(&self, state: &mut State, side: Side) {
+        let on_side = |n: &u16| self.side_of(usize::from(*n)) == side;
+        if state.limbo.iter().any(|n| on_side(n) && !state.places[usize::from(*n)].quiet) {
+            self.quieten(state);
+        }
+        let mut i = 0;
+        while i < state.limbo.len() {
+            let number = state.limbo[i];
+            let n = usize::from(number);
+            let retained = !on_side(&number)
+                || !state.places[n].quiet
+                || self.ring.holds(n).0 > 0
+                || self.is_steady(state, number);
+            if retained {
+                i += 1;
+                continue;
+            }
+            state.limbo.swap_remove(i);
+            self.free(state, n);
+        }
+    }
+
+    /// One scan clears every place that is not the head and not announced, for good (R3).
+    fn quieten(&self, state: &mut State) {
+        let head = self.ring.head().place();
+        let mut announced = Vec::new();
+        self.ring.scan(|word| announced.push(word));
+        for (n, place) in state.places.iter_mut().enumerate() {
+            if place.state == Use::Sealed && n != head {
+                place.quiet = !announced.contains(&Word::new(place.id, n));
+            }
+        }
+    }
+
+    /// A place's bytes may be written over from here on: first its record's seal is broken.
+    fn free(&self, state: &mut State, n: usize) {
+        debug_assert!(!state.places[n].listed, "P1: only the unlisted are freed");
+        self.ring.set_root(n, 0);
+        self.file_of(n).unseal(self.slot_at(n), RECORD_LEN as u64);
+        let side = self.side_of(n);
+        let (run, schema_run) = (state.places[n].run, state.places[n].schema_run);
+        let space = &mut state.spaces[side.index()];
+        space.extents.release(run);
+        if let Some(run) = schema_run {
+            space.extents.release(run);
+        }
+        space.free.push((n % self.slots()) as u16);
+        state.places[n].state = Use::Free;
+        state.places[n].label = None;
+    }
+
+    /// Who keeps the places of a side.
+    pub(crate) fn holders(&self, state: &State, side: Side) -> Vec<Holder> {
+        let mut holders = Vec::new();
+        for (n, place) in state.places.iter().enumerate() {
+            if self.side_of(n) != side || !place.is_sealed() {
+                continue;
+            }
+            let number = n as u16;
+            let (mementos, held_at) = self.ring.holds(n);
+            let (by, since) = if mementos > 0 {
+                (HeldBy::Mementos { mementos }, clock::since(held_at))
+            } else if let Some(label) = &place.label {
+                (HeldBy::Label(label.to_string()), clock::since(place.left_at))
+            } else if self.is_steady(state, number) {
+                (HeldBy::Durability, clock::since(place.left_at))
+            } else if !place.listed {
+                (HeldBy::Read, clock::since(place.left_at))
+            } else if state.listed.iter().take(2).any(|x| *x == number) {
+                (HeldBy::Newest, std::time::Duration::ZERO)
+            } else {
+                continue;
+            };
+            holders.push(Holder { id: SnapshotId::new(place.id), by, since });
+        }
+        holders.sort_by_key(|h| h.id);
+        holders
+    }
+
+    /// Who keeps what, on both sides.
+    pub(crate) fn all_holders(&self, state: &State) -> Vec<Holder> {
+        let mut all = self.holders(state, Side::A);
+        all.extend(self.holders(state, Side::B));
+        all.retain(|h| h.by != HeldBy::Newest);
+        all.sort_by_key(|h| h.id);
+        all
+    }
+}
+
+impl Making<'_> {
+    /// The first byte of the space in its file, and how many there are.
+    pub(crate) fn span(&self) -> (u64, u64) {
+        (self.engine.run_at(self.run), self.blocks * BLOCK)
+    }
+
+    pub(crate) fn file(&self) -> &MappedFile {
+        &self.engine.files[self.side.index()]
+    }
+
+    pub(crate) fn number(&self) -> usize {
+        self.engine.number(self.side, self.index)
+    }
+
+    /// Makes the space at least `need` bytes long where it lies. `Ok(false)`: it cannot be here.
+    pub(crate) fn extend(&mut self, need: u64) -> Result<bool, SaveError> {
+        let blocks = blocks_for(need);
+        let mut state = self.engine.lock();
+        // Twice as much at a time, so that a state of unknown size asks rarely.
+        for want in [blocks.max(self.blocks * 2), blocks] {
+            if state.spaces[self.side.index()].extents.extend(self.run, want) {
+                self.blocks = want;
+                return Ok(true);
+            }
+        }
+        if !state.spaces[self.side.index()].extents.is_last(self.run) {
+            return Ok(false);
+        }
+        let file = self.file();
+        let end = self.engine.run_at(self.run + blocks);
+        if end > file.max() {
+            return Ok(false);
+        }
+        let to = (file.len() * 2).clamp(end, file.max());
+        let grown = MutexGuard::unlocked(&mut state, || file.grow(to).or_else(|_| file.grow(end)));
+        let area = (file.len() - self.engine.data_at()) / BLOCK;
+        let extents = &mut state.spaces[self.side.index()].extents;
+        extents.grow(area);
+        if grown.is_ok() && extents.extend(self.run, blocks) {
+            self.blocks = blocks;
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// Ends the making without a snapshot, and keeps the lasting memory.
+    pub(crate) fn abandon(self, scratch: Scratch) {
+        self.engine.lock().scratch.push(scratch);
+    }
+}
+
+impl Drop for Making<'_> {
+    fn drop(&mut self) {
+        if self.sealed {
+            return;
+        }
+        // P5: what was taken is free again; nothing else has changed.
+        let mut state = self.engine.lock();
+        let n = self.number();
+        state.making -= 1;
+        state.places[n].state = Use::Free;
+        let space = &mut state.spaces[self.side.index()];
+        space.extents.release(self.run);
+        space.free.push(self.index);
+    }
+}

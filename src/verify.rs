@@ -1,0 +1,103 @@
+//! From bytes found to bytes believed: checksum, then bytecheck, once per opening.
+//!
+//! The only file that hands out a place's bytes as a slice.
+
+use crate::{
+    engine::{Engine, Place, Trust},
+    error::MementoError,
+    events::Event,
+    file::MappedFile,
+    id::SnapshotId,
+    record::Extent,
+};
+
+impl MappedFile {
+    /// Compares an extent's checksum.
+    pub(crate) fn check_extent(&self, extent: Extent) -> Result<(), String> {
+        if crc32fast::hash(self.retained(extent)) == extent.crc {
+            return Ok(());
+        }
+        Err(format!("the checksum of {} bytes at {} does not fit", extent.len, extent.offset))
+    }
+
+    /// The bytes of an extent that is retained while the slice is used: by the engine's lock, a
+    /// hold, or because nobody writes yet.
+    pub(crate) fn retained(&self, extent: Extent) -> &[u8] {
+        // SAFETY: P1: every caller retains the extent meanwhile, as said above.
+        unsafe { self.slice(extent.offset, extent.len) }
+    }
+}
+
+/// Checks a place's archive: its checksum and, of the engine's own layout, every byte of it.
+/// Answers the root's address.
+pub(crate) fn check_place(
+    file: &MappedFile,
+    place: &Place,
+    check: crate::engine::CheckFn,
+) -> Result<usize, String> {
+    file.check_extent(place.root)?;
+    let bytes = file.retained(place.root);
+    check(bytes, place.root_pos as usize, place.depth)?;
+    Ok(bytes.as_ptr().addr() + place.root_pos as usize)
+}
+
+impl Engine {
+    /// Makes sure that place `n`, which the caller holds or has just seen listed as `id`, can be
+    /// believed; checks it if nobody has.
+    pub(crate) fn believe(&self, n: usize, id: u64) -> Result<(), MementoError> {
+        let wanted = SnapshotId::new(id);
+        let place = {
+            let state = self.lock();
+            let place = &state.places[n];
+            match &place.trust {
+                Trust::Checked => return Ok(()),
+                Trust::Foreign(difference) => {
+                    let difference = difference.to_string();
+                    return Err(MementoError::Layout { id: wanted, difference });
+                }
+                Trust::Rejected(reason) => {
+                    return Err(MementoError::Rejected { id: wanted, reason: reason.to_string() });
+                }
+                Trust::Unverified => place.clone(),
+            }
+        };
+        let file = self.file_of(n);
+        let found = check_place(file, &place, self.check);
+        let mut state = self.lock();
+        match found {
+            Ok(root) => {
+                state.places[n].trust = Trust::Checked;
+                self.ring.set_root(n, root);
+                Ok(())
+            }
+            Err(what) => {
+                let index = self.slot_at(n) / crate::record::SLOT_LEN - 1;
+                let reason = format!("{} place {index}: {what}", file.path().display());
+                state.places[n].trust = Trust::Rejected(reason.as_str().into());
+                self.unlist(&mut state, n as u16);
+                self.listeners
+                    .tell(|| Event::Rejected { id: wanted, reason: reason.clone() });
+                Err(MementoError::Rejected { id: wanted, reason })
+            }
+        }
+    }
+
+    /// Checks what opening has left, oldest last, one at a time.
+    pub(crate) fn verify_rest(&self) {
+        for id in &self.recovery.unverified {
+            let held = {
+                let state = self.lock();
+                let found = self.find(&state, *id);
+                if let Some(n) = found {
+                    self.ring.hold(n);
+                }
+                found
+            };
+            if let Some(n) = held {
+                // Told by its event, and by whoever asks for it.
+                _ = self.believe(n, id.get());
+                self.ring.unhold(n);
+            }
+        }
+    }
+}
