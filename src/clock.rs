@@ -13,6 +13,11 @@ pub(crate) fn since(millis: u64) -> Duration {
     Duration::from_millis(steady_millis().saturating_sub(millis))
 }
 
+/// Time since a moment in nanoseconds since 1970; none if the clock was set back.
+pub(crate) fn since_wall(nanos: u64) -> Duration {
+    Duration::from_nanos(crate::os::wall_clock().saturating_sub(nanos))
+}
+
 /// Nanoseconds since 1970 as the standard library's time.
 pub(crate) fn system_time(nanos: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos)

@@ -1,6 +1,27 @@
 //! What derived code calls, so that it need not be written out again for every field.
+//!
+//! A field that has no archive does not compile; with a word on how to do without, it does:
+//!
+//! ```compile_fail,E0277
+//! struct Foreign;
+//!
+//! #[derive(snapring::Snapshot)]
+//! struct Holds {
+//!     foreign: Foreign,
+//! }
+//! ```
+//!
+//! ```
+//! struct Foreign;
+//!
+//! #[derive(snapring::Snapshot)]
+//! struct Holds {
+//!     #[snapshot(skip = Foreign)]
+//!     foreign: Foreign,
+//! }
+//! ```
 
-use std::{error::Error, fmt, mem::ManuallyDrop, ptr};
+use std::{error::Error, fmt, iter::successors, mem::ManuallyDrop, ptr};
 
 pub use rkyv::{
     Place, Portable,
@@ -34,8 +55,10 @@ const MAX_STEPS: u32 = 16;
 
 #[cold]
 fn in_field(error: BoxedError, field: &'static str, of: &'static str) -> BoxedError {
-    let inner = BoxedError::inner(&error).downcast_ref::<InField>();
-    let steps = inner.map_or(1, |inner| inner.steps + 1);
+    // rkyv may have wrapped the last step in traces of its own.
+    let last = successors(Some(BoxedError::inner(&error)), |&e| e.source())
+        .find_map(|e| e.downcast_ref::<InField>());
+    let steps = last.map_or(1, |last| last.steps + 1);
     if steps > MAX_STEPS {
         return error;
     }

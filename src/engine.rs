@@ -90,7 +90,7 @@ pub(crate) struct Place {
     /// The label note differs from what is known to be on the disk.
     pub(crate) label_dirty: bool,
     pub(crate) trust: Trust,
-    /// When it stopped being the head, in steady milliseconds.
+    /// When it stopped being the head: nanoseconds since 1970.
     pub(crate) left_at: u64,
     /// Found at opening, from this boot and without a durable note: its pages may look clean
     /// though a sync of them failed.

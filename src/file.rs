@@ -13,7 +13,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     ptr::NonNull,
-    sync::atomic::{AtomicU32, AtomicU64, Ordering},
+    sync::atomic::{AtomicU32, AtomicU64, Ordering, fence},
 };
 
 use memmap2::{MmapOptions, MmapRaw};
@@ -106,9 +106,10 @@ impl MappedFile {
     pub(crate) fn write_sealed<const N: usize>(&self, offset: u64, bytes: &[u8; N]) {
         let (body, seal) = bytes.split_at(N - 4);
         let word = self.word(offset + N as u64 - 4);
-        // Release, and the body after it: a kill in between leaves an unsealed sector.
-        word.store(0, Ordering::Release);
-        std::sync::atomic::fence(Ordering::SeqCst);
+        // Relaxed, with the fence: the seal is broken before the body changes, so that a kill in
+        // between, and whoever reads along, finds an unsealed sector.
+        word.store(0, Ordering::Relaxed);
+        fence(Ordering::Release);
         let to = self.at(offset, N as u64);
         // SAFETY: `N` touchable bytes there, by `at`; the engine's lock admits one writer.
         unsafe { to.copy_from_nonoverlapping(NonNull::from(body).cast(), body.len()) };

@@ -1,51 +1,175 @@
-//! snapring (front door, to be written last)
-#[cfg(not(target_os = "linux"))]
-compile_error!("snapring runs on Linux only so far: see ARCHITECTURE.md, \"Other systems\"");
+//! Snapshots of live state, taken in microseconds and put back whole by one call.
+//!
+//! A game server or a simulation must change while it runs: new rules, new config, a reloaded
+//! plugin, a restarted process. When a change goes wrong, the state must be back, at once. snapring
+//! is the memento engine for that: your state derives [`Snapshot`]; a [`Caretaker`] archives it with
+//! rkyv straight into two memory-mapped files, keeps a ring of 16 snapshots, and puts any of them
+//! back.
+//!
+//! ```text
+//!             save                                seal, publish
+//!  live state ------------> archive (rkyv) ------------------------> head (compare-and-swap)
+//!      ^                    straight into snapshot_a.bin                |
+//!      |                    or snapshot_b.bin, by turns                 v
+//!      +------------ rollback / resume <------- Memento <------- ring of 16
+//! ```
+//!
+//! # Example
+//!
+//! ```
+//! use snapring::{Caretaker, Snapshot};
+//! use std::collections::HashMap;
+//!
+//! #[derive(Snapshot)]
+//! struct Arena {
+//!     tick: u64,
+//!     players: HashMap<u32, Player>,
+//! }
+//!
+//! #[derive(Snapshot)]
+//! struct Player {
+//!     name: String,
+//!     hp: f32,
+//!     #[snapshot(skip)] // a live thing: not archived, left alone by a rollback
+//!     socket: Option<std::net::TcpStream>,
+//! }
+//!
+//! # let dir = std::env::temp_dir().join(format!("snapring-doc-{}", std::process::id()));
+//! // SAFETY: nothing else writes to the files in this directory while the caretaker lives.
+//! let caretaker = unsafe { Caretaker::<Arena>::open(&dir) }?;
+//! let mut arena = caretaker.resume()?.unwrap_or_else(|| Arena {
+//!     tick: 0,
+//!     players: HashMap::new(),
+//! });
+//!
+//! arena.tick += 1;
+//! let good = caretaker.save(&arena)?; // published: survives kill -9 from here on
+//!
+//! // A change that fails is undone.
+//! let outcome = caretaker.guard(&mut arena, |arena| {
+//!     arena.tick = 0;
+//!     arena.players.clear();
+//!     Err::<(), _>("the new rules do not load")
+//! });
+//! assert!(outcome.is_err());
+//! assert_eq!(arena.tick, 1);
+//!
+//! // Going back is a snapshot of its own: one can go forward again.
+//! let rollback = caretaker.rollback(&mut arena, good)?;
+//! assert_eq!(caretaker.head(), Some(rollback.id()));
+//!
+//! // Any thread may look at the newest snapshot, in place, without waiting.
+//! assert_eq!(caretaker.read(|arena| arena.tick.to_native()), Some(1));
+//! # drop(caretaker);
+//! # std::fs::remove_dir_all(&dir)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # What is promised
+//!
+//! - **P1** The bytes of a published snapshot never change while anybody can see them.
+//! - **P2** The head is one word; it names a sealed snapshot and moves only by compare-and-swap.
+//! - **P3** After the process dies at any instruction, reopening finds every snapshot that `save`
+//!   had reported and that was not evicted.
+//! - **P4** Whatever [`Caretaker::durable`] covers survives the loss of power. Neither the newest
+//!   durable snapshot nor one on its way to the disk is evicted.
+//! - **P5** A failed save, rollback or guarded change leaves ring and files as they were, and the
+//!   state what it was or the target, never a mixture.
+//! - **P6** No bytes in the files, however hostile, cause undefined behaviour, a panic, or
+//!   unbounded work: they are rejected, and [`Caretaker::recovery`] says where and why.
+//! - **P7** A slow reader holds the one place it reads. It costs space, never the writer's progress.
+//!
+//! # What it costs
+//!
+//! - A **save** is one walk over the state and one checksum over its bytes, and allocates nothing in
+//!   a steady state. Rows of plain data are one copy. BENCHMARKS.md has the figures, beside the bare
+//!   copy and beside other stores.
+//! - A **read** is two loads and a swap in the thread's own cache line.
+//! - The **ring** is 16 whole snapshots: that many times the state's size in the two files.
+//! - A state is saved whole; for one of gigabytes of which little changes, that is the limit to
+//!   know.
+//!
+//! # What can be a state
+//!
+//! Structs and enums of every shape that own their data, with `#[derive(Snapshot)]`, over numbers,
+//! strings, `Vec`, `VecDeque`, `Box`, `Option`, `Result`, tuples, arrays, ranges, `Duration`, maps
+//! and sets (archived in a canonical order), `Rc` and `Arc` (sharing preserved); containers
+//! themselves, as in `Caretaker<HashMap<..>>`. Attributes on fields:
+//!
+//! | attribute | effect |
+//! |---|---|
+//! | `#[snapshot(skip)]` | not archived; a rollback leaves the live value alone; a fresh value takes `Default::default()` |
+//! | `#[snapshot(skip = expr)]` | the same, with `expr` for fresh values |
+//! | `#[snapshot(id)]` | elements of a sequence are recognised by this field, so that their skipped fields follow them |
+//! | `#[snapshot(with = path::To)]` | archived by an rkyv `with` wrapper; [`with::Serde`](crate::with) takes any serde type |
+//! | `#[snapshot(unsorted)]` | a map or set in the order it has: faster to save, digests differ |
+//! | `#[snapshot(hashed)]` | a map or set in rkyv's hashed form: lookups in the archive by hash |
+//!
+//! and on types `#[snapshot(version = 3)]`, shown in the history. Features: `serde` for
+//! `with::Serde`, `glam` for glam's vectors, quaternions and matrices.
+//!
+//! # Read next
+//!
+//! [`Caretaker`] is the whole of the interface. SNAPSHOT_FORMAT.md tells the bytes, ARCHITECTURE.md
+//! the way they take and why.
+
+#[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
+compile_error!(
+    "snapring runs on 64-bit Linux only so far; what is Linux's own is in src/os.rs: \
+     see ARCHITECTURE.md, \"Other systems\""
+);
 
 // The derive names this crate from the root, in its own tests too.
 extern crate self as snapring;
 
-mod announce;
-mod capture;
-mod caretaker;
-mod checker;
-mod clock;
+// The modules in the order of the data's way. What a state is:
+mod snapshot;
 mod derived;
-mod directory;
-mod engine;
-mod error;
-mod events;
-mod extents;
-mod file;
-mod flush;
-mod guard;
-mod header;
-mod history;
-mod id;
 mod impls;
 mod map;
-mod memento;
-mod open;
-mod options;
-mod os;
-mod probe;
-mod publish;
-mod record;
-mod ring;
-mod rollback;
-mod save;
-mod schema;
-mod session;
-mod snapshot;
-mod space;
-mod sync;
-mod thaw;
-mod verify;
 pub mod with;
-#[cfg(feature = "glam")]
-mod with_glam;
 #[cfg(feature = "serde")]
 mod with_serde;
+#[cfg(feature = "glam")]
+mod with_glam;
+mod schema;
+// out: from a live state to an archive,
+mod session;
+mod scratch;
+// to a place, sealed and published,
+mod caretaker;
+mod options;
+mod save;
+mod capture;
+mod engine;
+mod space;
+mod extents;
+mod publish;
+mod id;
+mod ring;
+mod announce;
+mod events;
+// to the disk,
+mod file;
+mod header;
+mod record;
+mod flush;
+// and back: found, believed, held, restored.
+mod directory;
+mod open;
+mod verify;
+mod checker;
+mod memento;
+mod history;
+mod rollback;
+mod guard;
+mod thaw;
+// Beside the way.
+mod error;
+mod clock;
+mod os;
+mod sync;
+mod probe;
 
 pub use capture::Pending;
 pub use caretaker::Caretaker;

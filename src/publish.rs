@@ -8,7 +8,6 @@ use std::sync::atomic::Ordering;
 use parking_lot::MutexGuard;
 
 use crate::{
-    clock,
     engine::{Engine, FLOOR_STEP, Place, State, Use, blocks_for},
     error::{KeepError, SaveError},
     events::Event,
@@ -32,8 +31,7 @@ pub(crate) struct Contents {
 impl Engine {
     /// Waits until no other thread is rolling back.
     fn settle(&self, state: &mut MutexGuard<'_, State>) {
-        let me = std::thread::current().id();
-        while state.mover.is_some_and(|mover| mover != me) {
+        while state.mover.is_some_and(|mover| mover != std::thread::current().id()) {
             self.settled.wait(state);
         }
     }
@@ -89,7 +87,7 @@ impl Engine {
         self.ring.set_root(n, root_address);
         let seen = self.ring.head();
         if !seen.is_none() {
-            state.places[seen.place()].left_at = clock::steady_millis();
+            state.places[seen.place()].left_at = record.created;
             state.places[seen.place()].quiet = false;
         }
         let swung = self.ring.swing(seen, Word::new(record.id, n));
@@ -103,8 +101,10 @@ impl Engine {
         self.trim(state);
         // A hint for other processes; never believed without its record.
         let hint = &self.files[0];
-        hint.word64(HINT_AT).store(Word::new(record.id, n).bits(), Ordering::Release);
-        hint.word(WAKE_AT).fetch_add(1, Ordering::Release);
+        hint.word64(HINT_AT).store(Word::new(record.id, n).bits(), Ordering::Relaxed);
+        // Release: met by the Acquire of a waiting process. The lock admits one writer.
+        let wake = hint.word(WAKE_AT);
+        wake.store(wake.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
         self.flusher.wake_if_idle(state);
     }
 

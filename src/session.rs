@@ -14,21 +14,23 @@
 use std::{
     alloc::Layout as MemLayout,
     any::TypeId,
-    collections::HashMap,
     fmt,
-    hash::BuildHasherDefault,
-    mem::{MaybeUninit, align_of, size_of},
+    mem::{align_of, size_of},
     ptr::{self, NonNull},
 };
 
 use rkyv::{
     Place,
-    hash::FxHasher64,
     rancor::{BoxedError, Fallible, Source},
     ser::{Allocator, Positional, Sharing, Writer, sharing::SharingState},
 };
 
-use crate::{error::SaveError, snapshot::Snapshot};
+pub(crate) use crate::scratch::Scratch;
+use crate::{
+    error::SaveError,
+    scratch::{Mark, Shared},
+    snapshot::Snapshot,
+};
 
 /// Archiving stopped; the reason is in the session. Made by [`Session::halt`] alone.
 #[derive(Debug)]
@@ -50,96 +52,6 @@ pub(crate) trait Room {
     fn extend(&mut self, need: u64) -> Result<usize, Option<SaveError>>;
 }
 
-/// A session's lasting memory: resolvers and rows being sorted, on a stack of chunks that never
-/// move. Kept from save to save.
-#[derive(Default)]
-pub(crate) struct Scratch {
-    chunks: Vec<Chunk>,
-    /// The chunk in use; bytes in use in it.
-    current: usize,
-    top: usize,
-    /// Shared values met so far, by address and pointer type.
-    shared: HashMap<(usize, TypeId), Shared, BuildHasherDefault<FxHasher64>>,
-}
-
-/// One stretch of a [`Scratch`], held by a raw pointer: what was given out of it stays usable while
-/// more is given out.
-struct Chunk {
-    memory: NonNull<[MaybeUninit<u128>]>,
-    /// `top` when the next chunk was taken into use.
-    resume: usize,
-}
-
-// SAFETY: it owns its memory alone, and knows nothing of what is kept there.
-unsafe impl Send for Chunk {}
-
-impl Chunk {
-    /// At least `bytes` bytes, aligned to 16.
-    fn new(bytes: usize) -> Chunk {
-        let memory = Box::leak(Box::new_uninit_slice(bytes.div_ceil(16)));
-        Chunk { memory: NonNull::from(memory), resume: 0 }
-    }
-
-    fn base(&self) -> NonNull<u8> {
-        self.memory.cast()
-    }
-
-    fn len(&self) -> usize {
-        self.memory.len() * 16
-    }
-}
-
-impl Drop for Chunk {
-    fn drop(&mut self) {
-        // SAFETY: it came from a box in `new`, and is given back once.
-        drop(unsafe { Box::from_raw(self.memory.as_ptr()) });
-    }
-}
-
-/// Where the stack of a [`Scratch`] stood.
-#[derive(Clone, Copy)]
-pub(crate) struct Mark {
-    chunk: usize,
-    top: usize,
-}
-
-impl Scratch {
-    fn push(&mut self, layout: MemLayout) -> NonNull<u8> {
-        loop {
-            if let Some(chunk) = self.chunks.get_mut(self.current) {
-                let base = chunk.base();
-                // u128 aligns the chunk to 16; a larger alignment is met from there.
-                let start = base.addr().get() + self.top;
-                let start = start.next_multiple_of(layout.align()) - base.addr().get();
-                if start + layout.size() <= chunk.len() {
-                    self.top = start + layout.size();
-                    // SAFETY: `start` is within the chunk, by the comparison above.
-                    return unsafe { base.add(start) };
-                }
-                chunk.resume = self.top;
-            }
-            let next = if self.chunks.is_empty() { 0 } else { self.current + 1 };
-            let want = (layout.size() + layout.align()).max(64 << 10).max(self.top * 2);
-            // A chunk too small for this request is replaced: nothing in it is in use.
-            if self.chunks.get(next).is_none_or(|c| c.len() < layout.size() + layout.align()) {
-                self.chunks.truncate(next);
-                self.chunks.push(Chunk::new(want));
-            }
-            self.current = next;
-            self.top = 0;
-        }
-    }
-
-    /// Where the stack stands, for [`release`](Self::release).
-    fn mark(&self) -> Mark {
-        Mark { chunk: self.current, top: self.top }
-    }
-
-    fn release(&mut self, mark: Mark) {
-        (self.current, self.top) = (mark.chunk, mark.top);
-    }
-}
-
 /// One archiving of one state. Handed to [`Snapshot::archive`]; users never make one.
 pub struct Session {
     base: *mut u8,
@@ -157,12 +69,6 @@ pub struct Session {
     scratch: Scratch,
     room: *mut dyn Room,
     halted: Option<Halted>,
-}
-
-#[derive(Clone, Copy)]
-enum Shared {
-    Pending,
-    At(usize),
 }
 
 /// Why a session stopped.
@@ -241,8 +147,7 @@ impl Session {
     /// The lasting memory, for the next session.
     pub(crate) fn into_scratch(self) -> Scratch {
         let mut scratch = self.scratch;
-        scratch.release(Mark { chunk: 0, top: 0 });
-        scratch.shared.clear();
+        scratch.clear();
         scratch
     }
 
@@ -630,14 +535,7 @@ unsafe impl Allocator<BoxedError> for Session {
     }
 
     unsafe fn pop_alloc(&mut self, ptr: NonNull<u8>, _: MemLayout) -> Result<(), BoxedError> {
-        let Mark { mut chunk, mut top } = self.scratch.mark();
-        let base = self.scratch.chunks[chunk].base().addr().get();
-        top = (ptr.addr().get().wrapping_sub(base)).min(top);
-        if top == 0 && chunk > 0 {
-            chunk -= 1;
-            top = self.scratch.chunks[chunk].resume;
-        }
-        self.scratch.release(Mark { chunk, top });
+        self.scratch.pop(ptr);
         Ok(())
     }
 }

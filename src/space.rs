@@ -122,7 +122,7 @@ impl Engine {
 
     /// Takes a snapshot off the list; its place waits until nothing retains it.
     pub(crate) fn unlist(&self, state: &mut State, number: u16) {
-        if let Some(at) = state.listed.iter().position(|n| *n == number) {
+        if let Some(at) = state.listed.iter().rposition(|n| *n == number) {
             state.listed.remove(at);
             let place = &mut state.places[usize::from(number)];
             place.listed = false;
@@ -197,11 +197,11 @@ impl Engine {
             let (by, since) = if mementos > 0 {
                 (HeldBy::Mementos { mementos }, clock::since(held_at))
             } else if let Some(label) = &place.label {
-                (HeldBy::Label(label.to_string()), clock::since(place.left_at))
+                (HeldBy::Label(label.to_string()), clock::since_wall(place.left_at))
             } else if self.is_steady(state, number) {
-                (HeldBy::Durability, clock::since(place.left_at))
+                (HeldBy::Durability, clock::since_wall(place.left_at))
             } else if !place.listed {
-                (HeldBy::Read, clock::since(place.left_at))
+                (HeldBy::Read, clock::since_wall(place.left_at))
             } else if state.listed.iter().take(2).any(|x| *x == number) {
                 (HeldBy::Newest, std::time::Duration::ZERO)
             } else {

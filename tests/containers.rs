@@ -151,6 +151,10 @@ fn maps_and_sets_come_back() {
         .map(|i| (i, (0..i).map(|j| (j, (0..j).map(|k| k * 7919).collect())).collect()))
         .collect();
     restored(&nested, HashMap::from([(3, HashMap::new()), (77, HashMap::new())]));
+    // More than one chunk of scratch, and inner maps sorted while the outer one lies there.
+    let wide: HashMap<u32, HashSet<u32>> =
+        (0..5000).map(|i| (i, (i..i + 5).map(|j| j * 7919).collect())).collect();
+    restored(&wide, HashMap::new());
 }
 
 /// All keys in one bucket order, another in the other.
@@ -234,12 +238,16 @@ fn restoring_keeps_allocations() {
     tree.insert(99, text("new"));
     map.get_mut(&7).unwrap().make_ascii_uppercase();
     tree.get_mut(&7).unwrap().make_ascii_uppercase();
-    let capacity = map.capacity();
     restore_from(&mut map, &of_map).unwrap();
     restore_from(&mut tree, &of_tree).unwrap();
     assert_eq!((map[&7].as_ptr(), tree[&7].as_ptr()), (in_map, in_tree));
-    assert_eq!((map.capacity(), map.len(), tree.len()), (capacity, 40, 40));
+    assert_eq!((map.len(), tree.len()), (40, 40));
     assert_eq!((map[&7].as_str(), tree[&25].as_str()), ("value 7", "value 25"));
+
+    let mut plain: HashMap<u32, u64> = (0..1000).map(|i| (i, 1)).collect();
+    let capacity = plain.capacity();
+    restore_from(&mut plain, &archive_bytes(&HashMap::from([(1_u32, 2_u64)])).unwrap()).unwrap();
+    assert_eq!((plain.capacity(), plain.len(), plain[&1]), (capacity, 1, 2));
 }
 
 #[derive(Snapshot, Debug, PartialEq, Default)]
@@ -282,6 +290,72 @@ fn skipped_fields_follow_map_keys() {
         let sockets = (by_position.0[0].socket, by_position.2.as_ref().unwrap().socket);
         assert_eq!((sockets, by_position.1.as_ref().unwrap().socket), ((101, 103), 102));
     }
+}
+
+/// Known by its id alone.
+#[derive(Snapshot, Debug, Clone, Copy)]
+struct Member {
+    id: u8,
+    #[snapshot(skip)]
+    socket: u32,
+}
+
+impl PartialEq for Member {
+    fn eq(&self, other: &Member) -> bool {
+        self.id == other.id
+    }
+}
+
+impl Eq for Member {}
+
+impl std::hash::Hash for Member {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.id.hash(state);
+    }
+}
+
+impl PartialOrd for Member {
+    fn partial_cmp(&self, other: &Member) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Member {
+    fn cmp(&self, other: &Member) -> std::cmp::Ordering {
+        self.id.cmp(&other.id)
+    }
+}
+
+#[test]
+fn skipped_fields_follow_the_items_of_sets_and_keys() {
+    type Club = (HashSet<Member>, BTreeSet<Member>, HashMap<Member, u8>, BTreeMap<Member, u8>);
+    let member = |id| Member { id, socket: 100 + u32::from(id) };
+    let club = |ids: &[u8]| -> Club {
+        let members = ids.iter().copied().map(member);
+        let numbered = members.clone().map(|m| (m, m.id));
+        (
+            members.clone().collect(),
+            members.collect(),
+            numbered.clone().collect(),
+            numbered.collect(),
+        )
+    };
+    let bytes = archive_bytes(&club(&[1, 2])).unwrap();
+    let mut live = club(&[2, 3]);
+    restore_from(&mut live, &bytes).unwrap();
+    let sockets = |members: Vec<&Member>| {
+        let mut all: Vec<_> = members.iter().map(|m| (m.id, m.socket)).collect();
+        all.sort_unstable();
+        assert_eq!(all, [(1, 0), (2, 102)]);
+    };
+    sockets(live.0.iter().collect());
+    sockets(live.1.iter().collect());
+    sockets(live.2.keys().collect());
+    sockets(live.3.keys().collect());
+    let mut live = club(&[2, 3]);
+    replace_from(&mut live, &bytes).unwrap();
+    sockets(live.0.iter().collect());
+    sockets(live.1.iter().collect());
 }
 
 /// Equal without regard to case: which of two equal names the archive holds must still tell.

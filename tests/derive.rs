@@ -363,6 +363,43 @@ fn plain_is_what_has_the_same_bytes() {
     same(&vec![Only::One, Only::One]);
 }
 
+macro_rules! plain_rows {
+    ($($name:ident { $($field:ident: $ty:ty),* })*) => {$(
+        #[derive(Snapshot)]
+        struct $name { $($field: $ty),* }
+        const _: () = assert!($name::PLAIN, stringify!($name));
+        impl $name {
+            fn bytes() -> usize {
+                0 $(+ { _ = |row: &$name| _ = &row.$field; size_of::<$ty>() })*
+            }
+        }
+        assert_eq!($name::bytes(), size_of::<$name>());
+    )*};
+}
+
+/// Rows without padding, in which rustc moves fields by size, by array, by niche, or by a niche
+/// that has to be at an end.
+#[test]
+fn rows_are_plain_in_the_order_of_rustc() {
+    plain_rows! {
+        Sizes { a: u8, b: u64, c: u16, d: u8, e: u32 }
+        Floats { a: f32, b: f64, c: i16, d: [u8; 2] }
+        Bytes { a: [u8; 3], b: u32, c: u8 }
+        Arrays { a: u16, b: [u8; 4], c: [u16; 3], d: u32, e: [f32; 3] }
+        LongArray { a: u32, b: [u8; 32], c: u64, d: u32 }
+        Flags { a: u8, b: bool, c: u16, d: bool, e: [bool; 3] }
+        Flag { a: u32, b: bool, c: u8, d: [u8; 2], e: u64 }
+        Niches { a: bool, b: char, c: u8, d: u16 }
+        NicheAtEnd { a: u64, b: [u8; 4], c: bool, d: [u8; 3] }
+        NicheInMiddle { a: u64, b: char, c: u32, d: i16, e: u16, f: [u8; 4] }
+        Chars { a: u16, b: [char; 2], c: i16 }
+        Wide { a: u64, b: u128, c: i64 }
+        Words { a: u8, b: usize, c: isize, d: [u8; 7] }
+        Empty { a: [u64; 0], b: u8, c: [u32; 2], d: [u8; 7] }
+        Nested { a: [[u16; 2]; 3], b: u32 }
+    }
+}
+
 // Schema.
 
 mod before {
@@ -565,6 +602,10 @@ struct Boxed<T> {
     rest: T,
 }
 
+/// Nothing is asked of `T` but that the wrapper takes it.
+#[derive(Snapshot, Debug, PartialEq)]
+struct Lent<T>(#[snapshot(with = rkyv::with::AsBox)] T, u8);
+
 #[derive(Snapshot, Debug, PartialEq)]
 enum Mapped {
     Boxes(#[snapshot(with = rkyv::with::Map<rkyv::with::AsBox>)] Vec<u32>, u8),
@@ -580,6 +621,7 @@ fn adapters_archive_in_their_own_way() {
     };
     same(&maps);
     same(&Boxed { first: 1, number: 2, rest: "three".to_owned() });
+    same(&Lent(5_u64, 6));
     same(&Mapped::Boxes(vec![1, 2, 3], 4));
     let mut live = Boxed { first: 9, number: 9, rest: 9_u32 };
     let then = archive_bytes(&Boxed { first: 1, number: 2, rest: 3_u32 }).expect("archives");

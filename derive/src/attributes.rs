@@ -131,9 +131,9 @@ impl FieldAttributes {
         Ok(())
     }
 
-    /// The place of the first key, where there is none to be.
-    pub(crate) fn any(attrs: &[Attribute]) -> Option<Span> {
-        attrs.iter().find(|a| a.path().is_ident("snapshot")).map(|a| a.span())
+    /// The first attribute, where there is none to be.
+    pub(crate) fn any(attrs: &[Attribute]) -> Option<&Attribute> {
+        attrs.iter().find(|a| a.path().is_ident("snapshot"))
     }
 }
 

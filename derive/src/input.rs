@@ -318,7 +318,7 @@ fn read_variants(data: &DataEnum, this: &Type) -> Result<Vec<Variant>> {
     let mut variants = Vec::new();
     for variant in &data.variants {
         if let Some(at) = FieldAttributes::any(&variant.attrs) {
-            errors.push(Error::new(at, "a variant takes no `snapshot` attribute; its fields do"));
+            errors.push(Error::new_spanned(at, "a variant takes no `snapshot` attribute; its fields do"));
         }
         match Fields::read(&variant.fields, this) {
             Ok(fields) => {
