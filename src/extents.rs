@@ -22,7 +22,7 @@ impl Run {
 }
 
 /// The runs in use of one data area, by position.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Extents {
     runs: Vec<Run>,
     /// Blocks that exist; more come by growth.
@@ -39,8 +39,7 @@ impl Extents {
         self.blocks = self.blocks.max(blocks);
     }
 
-    /// Takes the first gap of at least `want` blocks: `want` of them, or up to `most` where the
-    /// gap is the last one (its end may move, see [`extend`](Self::extend)).
+    /// Takes `want` blocks of the first gap that has them.
     pub(crate) fn take(&mut self, want: u64) -> Option<u64> {
         let mut start = 0;
         for (i, run) in self.runs.iter().enumerate() {
@@ -50,6 +49,12 @@ impl Extents {
             }
             start = run.end();
         }
+        self.take_last(want)
+    }
+
+    /// Takes `want` blocks after all that are in use, where a run can be extended later.
+    pub(crate) fn take_last(&mut self, want: u64) -> Option<u64> {
+        let start = self.tail();
         if self.blocks.saturating_sub(start) < want {
             return None;
         }

@@ -99,9 +99,12 @@ unsafe impl<T: Snapshot> Sync for Memento<T> {}
 impl<T: Snapshot> Memento<T> {
     /// A memento of a held place, if its bytes can be believed; checks them if nobody has.
     pub(crate) fn of(hold: Hold) -> Result<Memento<T>, MementoError> {
-        hold.engine.believe(hold.place, hold.id.get())?;
-        let root = hold.engine.ring.root(hold.place);
-        // SAFETY: `believe` has set the root of this engine, which is one of `T`; `hold` goes into
+        let mut root = hold.engine.ring.root(hold.place);
+        if root == 0 {
+            hold.engine.believe(hold.place, hold.id.get())?;
+            root = hold.engine.ring.root(hold.place);
+        }
+        // SAFETY: a root that is set, or that `believe` has just set, is of this engine, which is one of `T`; `hold` goes into
         // the same memento as the reference.
         let root = NonNull::from(unsafe { archived::<T>(root) });
         Ok(Memento { hold, root, state: PhantomData })

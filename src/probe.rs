@@ -74,7 +74,8 @@ fn checked<T: Snapshot, R>(
 ) -> Result<R, String> {
     let mut aligned = AlignedVec::<64>::new();
     aligned.extend_from_slice(bytes);
-    let root = bytes.len().checked_sub(size_of::<T::Archived>()).ok_or("fewer bytes than a root")?;
+    let root =
+        bytes.len().checked_sub(size_of::<T::Archived>()).ok_or("fewer bytes than a root")?;
     let archived = checker::check::<T::Archived>(&aligned, root, depth)?;
     let mut thaw = Thaw::of(&Arc::new(Layout::of::<T>()));
     then(archived, &mut thaw)

@@ -74,13 +74,12 @@ impl Engine {
             return Err(SaveError::Forked);
         }
         let inside = Inside::enter(self).ok_or(SaveError::Reentrant)?;
-        let mut want = 0;
+        let mut need = 0;
         let id = loop {
-            match self.try_save(state, want)? {
+            match self.try_save(state, need)? {
                 Ok(id) => break id,
-                // The space found was too small and cannot grow where it is: once more, with an
-                // eighth to spare.
-                Err(need) => want = need + need / 8,
+                // The space found was too small and cannot grow where it is: once more elsewhere.
+                Err(more) => need = more,
             }
         };
         drop(inside);
@@ -90,13 +89,13 @@ impl Engine {
         Ok(id)
     }
 
-    /// One try in at least `want` bytes; `Ok(Err(need))` asks for another.
+    /// One try in room for `need` bytes; `Ok(Err(more))` asks for another.
     fn try_save<T: Snapshot>(
         &self,
         state: &T,
-        want: u64,
+        need: u64,
     ) -> Result<Result<SnapshotId, u64>, SaveError> {
-        let (mut making, last, scratch) = self.begin(want)?;
+        let (mut making, last, scratch) = self.begin(need)?;
         let (at, len) = making.span();
         let base = making.file().at(at, len);
         let cap = len.min(MAX_ARCHIVE) as usize;
@@ -120,9 +119,9 @@ impl Engine {
             Err(halted) => {
                 making.abandon(session.into_scratch());
                 match halted {
-                    Halted::Elsewhere(need) => {
+                    Halted::Elsewhere(more) => {
                         self.lock().counts.restarts += 1;
-                        Ok(Err(need))
+                        Ok(Err(more))
                     }
                     Halted::Error(error) => Err(error),
                 }

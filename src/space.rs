@@ -29,19 +29,21 @@ pub(crate) struct Making<'a> {
 }
 
 impl Engine {
-    /// Takes a place and at least `want` bytes (0: as many as the last snapshot had, and an
-    /// eighth) on the side opposite the newest snapshot. Changes nothing that is listed, unless
-    /// space can be had no other way.
-    pub(crate) fn begin(&self, want: u64) -> Result<(Making<'_>, u64, Scratch), SaveError> {
+    /// Takes a place, and room for `need` bytes (0: as many as the last snapshot had) with an
+    /// eighth to spare, on the side opposite the newest snapshot. Changes nothing that is listed,
+    /// unless space can be had no other way. Answers the length of the last snapshot, too.
+    pub(crate) fn begin(&self, need: u64) -> Result<(Making<'_>, u64, Scratch), SaveError> {
         let mut state = self.lock();
         let last = state.last_len;
-        let want = if want == 0 { (last + last / 8).max(1) } else { want };
-        let blocks = blocks_for(want);
+        let again = need > 0;
+        let need = if again { need } else { last };
+        let least = blocks_for(need);
+        let mut blocks = blocks_for(need + need / 8);
         let side = match state.listed.front() {
             Some(newest) => self.side_of(usize::from(*newest)).other(),
             None => Side::A,
         };
-        let (mut state, run) = loop {
+        let run = loop {
             self.reclaim(&mut state, side);
             if state.spaces[side.index()].free.is_empty() {
                 if !self.evict_for_space(&mut state, side) {
@@ -49,10 +51,21 @@ impl Engine {
                 }
                 continue;
             }
-            if let Some(run) = state.spaces[side.index()].extents.take(blocks) {
-                break (state, run);
+            let extents = &mut state.spaces[side.index()].extents;
+            // A second try knows only that the first was too small: it goes where it can extend.
+            let last = if again { extents.take_last(blocks) } else { None };
+            if let Some(run) = last.or_else(|| extents.take(blocks)) {
+                break run;
             }
-            state = self.make_space(state, side, blocks)?;
+            state = match self.make_space(state, side, blocks) {
+                Ok(state) => state,
+                // Then without the eighth.
+                Err(SaveError::NoSpace { .. }) if blocks > least => {
+                    blocks = least;
+                    self.lock()
+                }
+                Err(error) => return Err(error),
+            };
         };
         let Some(index) = state.spaces[side.index()].free.pop() else {
             return Err(SaveError::Held { holders: self.holders(&state, side) });
@@ -84,7 +97,9 @@ impl Engine {
                 Err(error) => refused = Some(error),
             }
         }
-        if self.evict_for_space(&mut state, side) {
+        if self.would_fit(&state, side, blocks, refused.is_none())
+            && self.evict_for_space(&mut state, side)
+        {
             return Ok(state);
         }
         let free = state.spaces[side.index()].extents.largest_gap() * BLOCK;
@@ -98,16 +113,36 @@ impl Engine {
         })
     }
 
+    /// Whether a listed snapshot could be evicted for space: on this side, and nothing but the
+    /// list retains it.
+    fn is_evictable(&self, state: &State, side: Side, number: u16) -> bool {
+        let n = usize::from(number);
+        self.side_of(n) == side
+            && state.places[n].label.is_none()
+            && self.ring.holds(n).0 == 0
+            && !self.is_steady(state, number)
+    }
+
+    /// Whether evicting all that may be evicted would make room: asked before the first one goes
+    /// (P5).
+    fn would_fit(&self, state: &State, side: Side, blocks: u64, may_grow: bool) -> bool {
+        let mut trial = state.spaces[side.index()].extents.clone();
+        if may_grow {
+            trial.grow((self.files[side.index()].max() - self.data_at()) / BLOCK);
+        }
+        for number in state.listed.iter().skip(2).copied() {
+            if self.is_evictable(state, side, number) {
+                trial.release(state.places[usize::from(number)].run);
+            }
+        }
+        trial.take(blocks).is_some()
+    }
+
     /// Unlists the oldest snapshot of a side that nothing retains, but for the newest two. `false`
     /// if there is none.
     pub(crate) fn evict_for_space(&self, state: &mut State, side: Side) -> bool {
-        let candidate = state.listed.iter().skip(2).rev().copied().find(|number| {
-            let n = usize::from(*number);
-            self.side_of(n) == side
-                && state.places[n].label.is_none()
-                && self.ring.holds(n).0 == 0
-                && !self.is_steady(state, *number)
-        });
+        let mut oldest_first = state.listed.iter().skip(2).rev().copied();
+        let candidate = oldest_first.find(|number| self.is_evictable(state, side, *number));
         let Some(number) = candidate else { return false };
         self.unlist(state, number);
         // A read in progress keeps it a moment longer: then the caller comes for the next one.
@@ -187,6 +222,9 @@ impl Engine {
 
     /// Who keeps the places of a side.
     pub(crate) fn holders(&self, state: &State, side: Side) -> Vec<Holder> {
+        let head = self.ring.head().place();
+        let mut announced = Vec::new();
+        self.ring.scan(|word| announced.push(word));
         let mut holders = Vec::new();
         for (n, place) in state.places.iter().enumerate() {
             if self.side_of(n) != side || !place.is_sealed() {
@@ -200,7 +238,7 @@ impl Engine {
                 (HeldBy::Label(label.to_string()), clock::since_wall(place.left_at))
             } else if self.is_steady(state, number) {
                 (HeldBy::Durability, clock::since_wall(place.left_at))
-            } else if !place.listed {
+            } else if n != head && announced.contains(&Word::new(place.id, n)) {
                 (HeldBy::Read, clock::since_wall(place.left_at))
             } else if state.listed.iter().take(2).any(|x| *x == number) {
                 (HeldBy::Newest, std::time::Duration::ZERO)

@@ -166,8 +166,7 @@ fn bare(meta: &ParseNestedMeta<'_>, key: &Ident) -> Result<()> {
 
 fn value<'a>(meta: &ParseNestedMeta<'a>, wants: &str) -> Result<syn::parse::ParseStream<'a>> {
     let key = meta.path.get_ident().map(ToString::to_string).unwrap_or_default();
-    let missing =
-        || Error::new(meta.path.span(), format!("`{key}` needs a value, {wants}"));
+    let missing = || Error::new(meta.path.span(), format!("`{key}` needs a value, {wants}"));
     if !meta.input.peek(Token![=]) {
         return Err(missing());
     }

@@ -136,8 +136,19 @@ pub(crate) fn mentions(ty: &Type, this: &Ident) -> bool {
 
 /// Containers of the standard library that ask nothing special of what they hold.
 const CONTAINERS: [&str; 13] = [
-    "Vec", "VecDeque", "BinaryHeap", "Box", "Option", "Result", "HashMap", "HashSet", "BTreeMap",
-    "BTreeSet", "Rc", "Arc", "Reverse",
+    "Vec",
+    "VecDeque",
+    "BinaryHeap",
+    "Box",
+    "Option",
+    "Result",
+    "HashMap",
+    "HashSet",
+    "BTreeMap",
+    "BTreeSet",
+    "Rc",
+    "Arc",
+    "Reverse",
 ];
 
 /// The type of a field of `this`, with `()` in the places of `this`: what is to be asked about it

@@ -83,7 +83,11 @@ fn constants(input: &Input) -> TokenStream {
             Some(by) => quote_spanned!(here(&field.ty)=> __snapring::frozen_by::<#by, #ty>()),
         }
     });
-    let has_id = input.fields().any(|f| f.id).then(|| quote!(const HAS_ID: bool = true;));
+    let has_id = input.fields().any(|f| f.id).then(|| {
+        quote!(
+            const HAS_ID: bool = true;
+        )
+    });
     quote! {
         const PLAIN: ::core::primitive::bool = #plain;
         const FROZEN: ::core::primitive::bool = true #(&& #frozen)*;
@@ -250,10 +254,8 @@ fn thaw(input: &Input) -> TokenStream {
             How::Phantom => quote!(::core::marker::PhantomData),
             How::Plain | How::With(_) | How::Adapted(_) => {
                 let thaw = field.item(krate, "thaw");
-                let there = declared
-                    .iter()
-                    .find(|p| std::ptr::eq(p.field, field))
-                    .map(|p| &p.there);
+                let there =
+                    declared.iter().find(|p| std::ptr::eq(p.field, field)).map(|p| &p.there);
                 quote!(#thaw(#there, __thaw)?)
             }
         });
@@ -305,7 +307,8 @@ fn adopt(input: &Input) -> TokenStream {
     let krate = &input.krate;
     let arms = input.cases().into_iter().map(|case| {
         let live = &case.live;
-        let kept = case.fields.all.iter().enumerate().filter(|(_, f)| !matches!(f.how, How::Phantom));
+        let kept =
+            case.fields.all.iter().enumerate().filter(|(_, f)| !matches!(f.how, How::Phantom));
         let mut members = Vec::new();
         let mut these = Vec::new();
         let mut others = Vec::new();
@@ -348,10 +351,7 @@ fn adopt(input: &Input) -> TokenStream {
 }
 
 /// Compares part by part; the first difference decides.
-fn chain(
-    case: &Case<'_>,
-    compare: impl Fn(&crate::cases::Part<'_>) -> TokenStream,
-) -> TokenStream {
+fn chain(case: &Case<'_>, compare: impl Fn(&crate::cases::Part<'_>) -> TokenStream) -> TokenStream {
     let parts = case.declared();
     let steps = parts.iter().map(|part| {
         let compare = compare(part);
@@ -426,9 +426,10 @@ fn sort_key(input: &Input) -> TokenStream {
             };
             let first = key(first);
             // The bits of a type that holds itself would be asked of itself.
-            if archived.iter().any(|f| {
-                !matches!(f.how, How::Plain) || bounds::mentions(&f.ty, &input.ident)
-            }) {
+            if archived
+                .iter()
+                .any(|f| !matches!(f.how, How::Plain) || bounds::mentions(&f.ty, &input.ident))
+            {
                 (quote!(0), first)
             } else {
                 let bits: Vec<_> = archived.iter().map(|f| f.item(krate, "KEY_BITS")).collect();

@@ -318,7 +318,10 @@ fn read_variants(data: &DataEnum, this: &Type) -> Result<Vec<Variant>> {
     let mut variants = Vec::new();
     for variant in &data.variants {
         if let Some(at) = FieldAttributes::any(&variant.attrs) {
-            errors.push(Error::new_spanned(at, "a variant takes no `snapshot` attribute; its fields do"));
+            errors.push(Error::new_spanned(
+                at,
+                "a variant takes no `snapshot` attribute; its fields do",
+            ));
         }
         match Fields::read(&variant.fields, this) {
             Ok(fields) => {
@@ -373,8 +376,7 @@ struct Repr {
 
 impl Repr {
     fn read(attrs: &[Attribute]) -> Result<Repr> {
-        let mut repr =
-            Repr { given: false, discriminant: Ident::new("isize", Span::mixed_site()) };
+        let mut repr = Repr { given: false, discriminant: Ident::new("isize", Span::mixed_site()) };
         for attr in attrs.iter().filter(|a| a.path().is_ident("repr")) {
             repr.given = true;
             attr.parse_nested_meta(|meta| {

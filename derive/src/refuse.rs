@@ -86,9 +86,33 @@ pub(crate) fn is_phantom_type(ty: &Type) -> bool {
 
 /// Types that are surely no hash map or set, by their last word.
 const NO_HASHES: [&str; 27] = [
-    "u8", "u16", "u32", "u64", "u128", "usize", "i8", "i16", "i32", "i64", "i128", "isize", "f32",
-    "f64", "bool", "char", "String", "Vec", "VecDeque", "BinaryHeap", "Option", "Result", "Box",
-    "Rc", "Arc", "PagedVec", "PagedMap",
+    "u8",
+    "u16",
+    "u32",
+    "u64",
+    "u128",
+    "usize",
+    "i8",
+    "i16",
+    "i32",
+    "i64",
+    "i128",
+    "isize",
+    "f32",
+    "f64",
+    "bool",
+    "char",
+    "String",
+    "Vec",
+    "VecDeque",
+    "BinaryHeap",
+    "Option",
+    "Result",
+    "Box",
+    "Rc",
+    "Arc",
+    "PagedVec",
+    "PagedMap",
 ];
 
 /// Refuses `unsorted` and `hashed` (`key`, at `at`) on what is surely no hash map or set.
