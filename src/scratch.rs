@@ -101,11 +101,13 @@ impl Scratch {
     }
 
     /// Where the stack stands, for [`release`](Self::release).
+    #[inline]
     pub(crate) fn mark(&self) -> Mark {
         Mark { chunk: self.current, top: self.top }
     }
 
     /// Gives back everything that was pushed since `mark`.
+    #[inline]
     pub(crate) fn release(&mut self, mark: Mark) {
         (self.current, self.top) = (mark.chunk, mark.top);
     }

@@ -37,7 +37,7 @@ impl Engine {
         let last = state.last_len;
         let again = need > 0;
         let need = if again { need } else { last };
-        let least = blocks_for(need);
+        let least = if again { blocks_for(need) } else { 1 };
         let mut blocks = blocks_for(need + need / 8);
         let side = match state.listed.front() {
             Some(newest) => self.side_of(usize::from(*newest)).other(),
@@ -59,10 +59,12 @@ impl Engine {
             }
             state = match self.make_space(state, side, blocks) {
                 Ok(state) => state,
-                // Then without the eighth.
+                // Then what there is: the state may have shrunk.
                 Err(SaveError::NoSpace { .. }) if blocks > least => {
-                    blocks = least;
-                    self.lock()
+                    let state = self.lock();
+                    let gap = state.spaces[side.index()].extents.largest_gap();
+                    blocks = gap.clamp(least, blocks - 1);
+                    state
                 }
                 Err(error) => return Err(error),
             };

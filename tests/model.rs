@@ -208,7 +208,12 @@ impl Both {
         id.get() > 0 && id.get() < self.next
     }
 
-    fn publish(&mut self, id: SnapshotId, kind: Kind, target: Option<usize>) -> Result<(), TestCaseError> {
+    fn publish(
+        &mut self,
+        id: SnapshotId,
+        kind: Kind,
+        target: Option<usize>,
+    ) -> Result<(), TestCaseError> {
         prop_assert!(id.get() >= self.next, "{id} is not larger than those before {}", self.next);
         self.next = id.get() + 1;
         let parent = self.known.first();
@@ -275,7 +280,10 @@ impl Both {
             }
             Step::Latest if self.held.len() < self.setting.mementos => {
                 let memento = self.ring().latest();
-                prop_assert_eq!(memento.as_ref().map(Memento::id), self.known.first().map(|k| k.id));
+                prop_assert_eq!(
+                    memento.as_ref().map(Memento::id),
+                    self.known.first().map(|k| k.id)
+                );
                 if let Some(memento) = memento {
                     let world = self.known[0].world.clone();
                     self.held.push(Held { id: memento.id(), memento, world });
@@ -362,7 +370,8 @@ impl Both {
             let ring = self.setting.ring as usize;
             prop_assert!(
                 matches!(answer, Err(KeepError::Full { kept, ring: n }) if (kept, n) == (labelled, ring)),
-                "{:?}", answer
+                "{:?}",
+                answer
             );
             return Ok(());
         }
@@ -404,7 +413,11 @@ impl Both {
             prop_assert!(known.label.is_none(), "{} has left, though kept", known.id);
             let held = self.held.iter().any(|held| held.id == known.id);
             prop_assert!(!held, "{} has left, though held", known.id);
-            prop_assert!(self.flushed != Some(known.id), "{} has left, the newest on disk", known.id);
+            prop_assert!(
+                self.flushed != Some(known.id),
+                "{} has left, the newest on disk",
+                known.id
+            );
         }
         self.known.retain(|known| listed.contains(&known.id));
         Ok(())

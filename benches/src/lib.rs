@@ -4,11 +4,11 @@
 //! are the references that nobody can beat by much, [`peers`] those that others have written.
 //! [`duel`] runs rows by turns and [`results`] is what it writes for the report.
 
-//pub mod by_hand;
-//pub mod duel;
-//pub mod limit;
-//pub mod peers;
-//pub mod place;
-//pub mod results;
-//pub mod ring;
+pub mod by_hand;
+pub mod duel;
+pub mod limit;
+pub mod peers;
+pub mod place;
+pub mod results;
+pub mod ring;
 pub mod states;

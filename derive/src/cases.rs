@@ -41,12 +41,15 @@ pub(crate) fn own(name: &str) -> Ident {
 
 impl Input {
     pub(crate) fn cases(&self) -> Vec<Case<'_>> {
-        let archived = &self.archived;
+        let Input { ident: this, archived, .. } = self;
         let resolver = own("__SnapringResolver");
+        // Not `Self::V`: a variant may have the name of an item of the trait.
+        let (_, ty_generics, _) = self.generics.split_for_impl();
+        let turbofish = ty_generics.as_turbofish();
         match &self.body {
             Body::Struct(fields) => vec![Case {
                 fields,
-                live: quote!(Self),
+                live: quote!(#this #turbofish),
                 archived: quote!(#archived),
                 resolver: quote!(#resolver),
                 raw: archived.clone(),
@@ -59,7 +62,7 @@ impl Input {
                     let ident = &variant.ident;
                     Case {
                         fields: &variant.fields,
-                        live: quote!(Self::#ident),
+                        live: quote!(#this #turbofish::#ident),
                         archived: quote!(#archived::#ident),
                         resolver: quote!(#resolver::#ident),
                         raw: own(&format!("__SnapringVariant{tag}")),
@@ -69,6 +72,20 @@ impl Input {
                 })
                 .collect(),
         }
+    }
+
+    /// `ArchivedX<..>`.
+    pub(crate) fn archived_type(&self) -> TokenStream {
+        let Input { archived, generics, .. } = self;
+        let (_, ty_generics, _) = generics.split_for_impl();
+        quote!(#archived #ty_generics)
+    }
+
+    /// The resolver's type.
+    pub(crate) fn resolver_type(&self) -> TokenStream {
+        let resolver = own("__SnapringResolver");
+        let (_, ty_generics, _) = self.generics.split_for_impl();
+        quote!(#resolver #ty_generics)
     }
 
     /// What names every type parameter, where there are any: `fn() -> (PhantomData<A>, ..)` keeps

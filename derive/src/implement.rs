@@ -10,14 +10,15 @@ use quote::{quote, quote_spanned};
 use crate::{
     bounds,
     cases::{Case, own},
+    compare,
     input::{Body, Field, How, Input, here},
 };
 
 pub(crate) fn implement(input: &Input) -> TokenStream {
-    let Input { ident, archived, krate, generics, .. } = input;
+    let Input { ident, krate, generics, .. } = input;
     let (impl_generics, ty_generics, where_clause) = generics.split_for_impl();
-    let resolver = own("__SnapringResolver");
-    let resolver_type = resolver_type(input);
+    let (archived, resolver) = (input.archived_type(), input.resolver_type());
+    let define_resolver = define_resolver(input);
     let items = [
         constants(input),
         archive(input),
@@ -25,14 +26,14 @@ pub(crate) fn implement(input: &Input) -> TokenStream {
         thaw(input),
         restore(input),
         adopt(input),
-        canonical(input),
-        sort_key(input),
-        cmp_archived(input),
-        cmp_id(input),
+        compare::canonical(input),
+        compare::sort_key(input),
+        compare::cmp_archived(input),
+        compare::cmp_id(input),
         schema(input),
     ];
     quote! {
-        #resolver_type
+        #define_resolver
 
         // SAFETY:
         // - `resolve` zeroes what no field covers and resolves every field;
@@ -40,15 +41,15 @@ pub(crate) fn implement(input: &Input) -> TokenStream {
         // - `schema` names every field, its offset and its shape.
         #[automatically_derived]
         unsafe impl #impl_generics #krate::Snapshot for #ident #ty_generics #where_clause {
-            type Archived = #archived #ty_generics;
-            type Resolver = #resolver #ty_generics;
+            type Archived = #archived;
+            type Resolver = #resolver;
             #(#items)*
         }
     }
 }
 
 /// Where the fields' own things have been written. Public but unnameable.
-fn resolver_type(input: &Input) -> TokenStream {
+fn define_resolver(input: &Input) -> TokenStream {
     let (impl_generics, _, where_clause) = input.generics.split_for_impl();
     let resolver = own("__SnapringResolver");
     let phantom = input.phantom();
@@ -98,8 +99,8 @@ fn constants(input: &Input) -> TokenStream {
 /// Live and archived are the same bytes: every field is plain, at the same offset in both, and
 /// there is nothing between them; an enum without fields is one byte, the position.
 fn plain(input: &Input) -> TokenStream {
-    let Input { archived, krate, generics, .. } = input;
-    let (_, ty_generics, _) = generics.split_for_impl();
+    let krate = &input.krate;
+    let archived = input.archived_type();
     match &input.body {
         Body::Enum { .. } if input.fields().next().is_some() => quote!(false),
         Body::Enum { .. } => {
@@ -122,7 +123,7 @@ fn plain(input: &Input) -> TokenStream {
                 quote! {
                     #plain
                     && ::core::mem::offset_of!(Self, #member)
-                        == ::core::mem::offset_of!(#archived #ty_generics, #there)
+                        == ::core::mem::offset_of!(#archived, #there)
                 }
             });
             let types = fields.archived().map(|f| &f.ty);
@@ -130,9 +131,9 @@ fn plain(input: &Input) -> TokenStream {
                 #(#same &&)*
                 0 #(+ ::core::mem::size_of::<#types>())* == ::core::mem::size_of::<Self>()
                     && ::core::mem::size_of::<Self>()
-                        == ::core::mem::size_of::<#archived #ty_generics>()
+                        == ::core::mem::size_of::<#archived>()
                     && ::core::mem::align_of::<Self>()
-                        == ::core::mem::align_of::<#archived #ty_generics>()
+                        == ::core::mem::align_of::<#archived>()
                     && !::core::mem::needs_drop::<Self>()
             }
         }
@@ -141,6 +142,7 @@ fn plain(input: &Input) -> TokenStream {
 
 fn archive(input: &Input) -> TokenStream {
     let krate = &input.krate;
+    let resolver_type = input.resolver_type();
     let last = input.phantom().map(|_| quote!(::core::marker::PhantomData));
     let arms = input.cases().into_iter().map(|case| {
         let pattern = case.bind_live(|p| p.this.clone());
@@ -159,15 +161,16 @@ fn archive(input: &Input) -> TokenStream {
         fn archive(
             &self,
             __session: &mut #krate::Session,
-        ) -> ::core::result::Result<Self::Resolver, #krate::Halt> {
+        ) -> ::core::result::Result<#resolver_type, #krate::Halt> {
             #body
         }
     }
 }
 
 fn resolve(input: &Input) -> TokenStream {
-    let Input { archived, krate, generics, .. } = input;
+    let Input { krate, generics, .. } = input;
     let (_, ty_generics, _) = generics.split_for_impl();
+    let (archived, resolver_type) = (input.archived_type(), input.resolver_type());
     let ignored = input.phantom().map(|_| quote!(_));
     let arms = input.cases().into_iter().map(|case| {
         let raw = &case.raw;
@@ -224,12 +227,12 @@ fn resolve(input: &Input) -> TokenStream {
         #[inline]
         fn resolve(
             &self,
-            __resolver: Self::Resolver,
-            __out: __snapring::Place<Self::Archived>,
+            __resolver: #resolver_type,
+            __out: __snapring::Place<#archived>,
         ) {
             // SAFETY: only initialised bytes are written through it.
             let __at = unsafe { __out.ptr() };
-            if const { #covered != ::core::mem::size_of::<#archived #ty_generics>() } {
+            if const { #covered != ::core::mem::size_of::<#archived>() } {
                 // SAFETY: a place is writable.
                 unsafe { ::core::ptr::write_bytes(__at, 0, 1) };
             }
@@ -240,6 +243,7 @@ fn resolve(input: &Input) -> TokenStream {
 
 fn thaw(input: &Input) -> TokenStream {
     let krate = &input.krate;
+    let archived = input.archived_type();
     let arms = input.cases().into_iter().map(|case| {
         let pattern = case.bind_archived();
         let live = &case.live;
@@ -267,7 +271,7 @@ fn thaw(input: &Input) -> TokenStream {
     };
     quote! {
         fn thaw(
-            __archived: &Self::Archived,
+            __archived: &#archived,
             __thaw: &mut #krate::Thaw,
         ) -> ::core::result::Result<Self, #krate::ThawError> {
             #body
@@ -277,16 +281,17 @@ fn thaw(input: &Input) -> TokenStream {
 
 fn restore(input: &Input) -> TokenStream {
     let krate = &input.krate;
+    let archived = input.archived_type();
     let arms = input.cases().into_iter().map(|case| {
         let live = case.bind_live(|p| p.this.clone());
-        let archived = case.bind_archived();
+        let there = case.bind_archived();
         let parts = case.declared();
         let fields = parts.iter().map(|part| {
             let restore = part.field.item(krate, "restore");
             let (this, there) = (&part.this, &part.there);
             quote!(#restore(#this, #there, __thaw)?;)
         });
-        quote!((#live, #archived) => { #(#fields)* })
+        quote!((#live, #there) => { #(#fields)* })
     });
     let another = (input.cases().len() > 1)
         .then(|| quote!(_ => *self = <Self as #krate::Snapshot>::thaw(__archived, __thaw)?,));
@@ -294,7 +299,7 @@ fn restore(input: &Input) -> TokenStream {
     quote! {
         fn restore(
             &mut self,
-            __archived: &Self::Archived,
+            __archived: &#archived,
             __thaw: &mut #krate::Thaw,
         ) -> ::core::result::Result<(), #krate::ThawError> {
             #body
@@ -350,169 +355,10 @@ fn adopt(input: &Input) -> TokenStream {
     }
 }
 
-/// Compares part by part; the first difference decides.
-fn chain(case: &Case<'_>, compare: impl Fn(&crate::cases::Part<'_>) -> TokenStream) -> TokenStream {
-    let parts = case.declared();
-    let steps = parts.iter().map(|part| {
-        let compare = compare(part);
-        quote! {
-            match #compare {
-                ::core::cmp::Ordering::Equal => {}
-                __other => return __other,
-            }
-        }
-    });
-    quote!(#(#steps)* ::core::cmp::Ordering::Equal)
-}
-
-fn canonical(input: &Input) -> TokenStream {
-    let krate = &input.krate;
-    let cases = input.cases();
-    let arms = cases.iter().filter(|c| !c.fields.order.is_empty()).map(|case| {
-        let this = case.bind_live(|p| p.this.clone());
-        let other = case.bind_live(|p| p.other.clone());
-        let body = chain(case, |part| {
-            let canonical = part.field.item(krate, "canonical");
-            let (this, other) = (&part.this, &part.other);
-            quote!(#canonical(#this, #other))
-        });
-        quote!((#this, #other) => { #body })
-    });
-    let rest = by_position(&cases, quote!(__other), |case| &case.live);
-    let body = matching(input, quote!((self, __other)), arms, Some(rest));
-    quote! {
-        fn canonical(&self, __other: &Self) -> ::core::cmp::Ordering {
-            #body
-        }
-    }
-}
-
-/// The arm for cases that differ, or hold nothing: by their position.
-fn by_position(
-    cases: &[Case<'_>],
-    other: TokenStream,
-    name: impl for<'a> Fn(&'a Case<'_>) -> &'a TokenStream,
-) -> TokenStream {
-    if let [only] = cases {
-        // A struct, or an enum of one variant, with fields: no other case.
-        let needed = only.fields.order.is_empty();
-        return if needed { quote!(_ => ::core::cmp::Ordering::Equal,) } else { quote!() };
-    }
-    let positions: Vec<u8> = cases.iter().filter_map(|c| c.tag).collect();
-    let live = cases.iter().map(|c| &c.live);
-    let there = cases.iter().map(name);
-    quote! {
-        _ => {
-            let __a: ::core::primitive::u8 = match self { #(#live { .. } => #positions,)* };
-            let __b: ::core::primitive::u8 = match #other { #(#there { .. } => #positions,)* };
-            ::core::cmp::Ord::cmp(&__a, &__b)
-        }
-    }
-}
-
-/// The fields' keys side by side where they fit, else the first of them; an enum's position is the
-/// first byte of its order.
-fn sort_key(input: &Input) -> TokenStream {
-    let krate = &input.krate;
-    let (bits, body) = match &input.body {
-        Body::Struct(fields) => {
-            let archived: Vec<&Field> = fields.all.iter().filter(|f| f.is_archived()).collect();
-            let Some(first) = archived.first().filter(|f| matches!(f.how, How::Plain)) else {
-                return TokenStream::new();
-            };
-            let key = |field: &Field| {
-                let (sort_key, member) = (field.item(krate, "sort_key"), &field.member);
-                quote!(#sort_key(&self.#member))
-            };
-            let first = key(first);
-            // The bits of a type that holds itself would be asked of itself.
-            if archived
-                .iter()
-                .any(|f| !matches!(f.how, How::Plain) || bounds::mentions(&f.ty, &input.ident))
-            {
-                (quote!(0), first)
-            } else {
-                let bits: Vec<_> = archived.iter().map(|f| f.item(krate, "KEY_BITS")).collect();
-                let keys = archived.iter().map(|f| key(f));
-                let body = quote! {
-                    if <Self as #krate::Snapshot>::KEY_BITS == 0 {
-                        return #first;
-                    }
-                    let __key = 0;
-                    #(let __key = __snapring::append_key(__key, #bits, #keys);)*
-                    __key
-                };
-                (quote!(__snapring::packed_bits(&[#(#bits),*])), body)
-            }
-        }
-        Body::Enum { variants, .. } if variants.is_empty() => return TokenStream::new(),
-        Body::Enum { .. } => {
-            let bare = !input.fields().any(|f| f.is_archived());
-            let (bits, shift) = if bare { (8_u32, 0) } else { (0, 56) };
-            let cases = input.cases();
-            let live = cases.iter().map(|c| &c.live);
-            let keys = cases.iter().map(|c| u64::from(c.tag.unwrap_or(0)) << shift);
-            (quote!(#bits), quote!(match self { #(#live { .. } => #keys,)* }))
-        }
-    };
-    quote! {
-        const KEY_BITS: ::core::primitive::u32 = #bits;
-        #[inline]
-        fn sort_key(&self) -> ::core::primitive::u64 {
-            #body
-        }
-    }
-}
-
-fn cmp_archived(input: &Input) -> TokenStream {
-    let krate = &input.krate;
-    // An adapter cannot compare with its archived form: the trait's own way serves then.
-    if input.fields().any(|f| matches!(f.how, How::With(_) | How::Adapted(_))) {
-        return TokenStream::new();
-    }
-    let cases = input.cases();
-    let arms = cases.iter().filter(|c| !c.fields.order.is_empty()).map(|case| {
-        let this = case.bind_live(|p| p.this.clone());
-        let there = case.bind_archived();
-        let body = chain(case, |part| {
-            let compare = part.field.item(krate, "cmp_archived");
-            let (this, there) = (&part.this, &part.there);
-            quote!(#compare(#this, #there))
-        });
-        quote!((#this, #there) => { #body })
-    });
-    let rest = by_position(&cases, quote!(__archived), |case| &case.archived);
-    let body = matching(input, quote!((self, __archived)), arms, Some(rest));
-    quote! {
-        fn cmp_archived(&self, __archived: &Self::Archived) -> ::core::cmp::Ordering {
-            #body
-        }
-    }
-}
-
-fn cmp_id(input: &Input) -> TokenStream {
-    let krate = &input.krate;
-    let Some(field) = input.fields().find(|f| f.id) else {
-        return TokenStream::new();
-    };
-    let canonical = field.item(krate, "canonical");
-    let cmp_archived = field.item(krate, "cmp_archived");
-    let Field { member, archived, .. } = field;
-    quote! {
-        #[inline]
-        fn cmp_id(&self, __other: &Self) -> ::core::cmp::Ordering {
-            #canonical(&self.#member, &__other.#member)
-        }
-        #[inline]
-        fn cmp_archived_id(&self, __archived: &Self::Archived) -> ::core::cmp::Ordering {
-            #cmp_archived(&self.#member, &__archived.#archived)
-        }
-    }
-}
-
 fn schema(input: &Input) -> TokenStream {
-    let Input { archived, krate, generics, .. } = input;
+    let Input { krate, generics, .. } = input;
     let (_, ty_generics, _) = generics.split_for_impl();
+    let archived = input.archived_type();
     let cases = input.cases();
     let name = input.name();
     let skips = input.fields().any(|f| f.is_skipped()).then(|| quote!(.skips(true)));
@@ -541,7 +387,8 @@ fn schema(input: &Input) -> TokenStream {
             let (shapes, parts) = fields(&cases[0]);
             quote! {
                 #shapes
-                #krate::Node::new::<#archived #ty_generics>("struct").named(#name) #parts #skips #version
+                #krate::Node::new::<#archived>("struct").named(#name)
+                    #parts #skips #version
             }
         }
         Body::Enum { repr, variants } => {
@@ -569,7 +416,7 @@ fn schema(input: &Input) -> TokenStream {
                 });
             }
             quote! {
-                let __node = #krate::Node::new::<#archived #ty_generics>("enum").named(#name);
+                let __node = #krate::Node::new::<#archived>("enum").named(#name);
                 #(#steps)*
                 __node #skips #version
             }
@@ -583,7 +430,7 @@ fn schema(input: &Input) -> TokenStream {
 }
 
 /// A `match` over the cases; an enum without any has no values to match.
-fn matching(
+pub(crate) fn matching(
     input: &Input,
     on: TokenStream,
     arms: impl Iterator<Item = TokenStream>,

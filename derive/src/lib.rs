@@ -1,15 +1,17 @@
 #![forbid(unsafe_code)]
 //! The derive macro of snapring: `#[derive(Snapshot)]`.
 //!
-//! A type goes through in this order: [`attributes`] reads what the user wrote in
-//! `#[snapshot(..)]`, [`input`] makes a model of the whole type and refuses what cannot be archived,
-//! [`order`] arranges the archived fields, [`archived`] writes the sibling type `ArchivedX`, and
-//! [`implement`] the `Snapshot` for `X`. Only the model passes between them.
+//! A type goes through in this order: `attributes` reads what the user wrote in `#[snapshot(..)]`,
+//! `input` makes a model of the whole type, with the `bounds` of its parameters, and what `refuse`
+//! finds cannot be archived goes no further; `order` arranges the archived fields, `archived` writes
+//! the sibling type `ArchivedX`, and `implement` (with `compare` for the order of values) the
+//! `Snapshot` for `X`. Only the model passes between them.
 
 mod archived;
 mod attributes;
 mod bounds;
 mod cases;
+mod compare;
 mod implement;
 mod input;
 mod order;

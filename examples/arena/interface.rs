@@ -106,6 +106,7 @@ pub(crate) fn reading(units: &[Unit], seats: &[Seat]) -> u64 {
     let mut hash = 0;
     let mut take = |n: u64| hash = mix(hash, n);
     let offsets = [
+        offset_of!(Unit, id),
         offset_of!(Unit, owner),
         offset_of!(Unit, x),
         offset_of!(Unit, y),
@@ -113,6 +114,7 @@ pub(crate) fn reading(units: &[Unit], seats: &[Seat]) -> u64 {
         offset_of!(Unit, dy),
         offset_of!(Unit, hp),
         offset_of!(Unit, kind),
+        offset_of!(Seat, points),
         offset_of!(Seat, player),
         offset_of!(Seat, target_x),
         offset_of!(Seat, target_y),

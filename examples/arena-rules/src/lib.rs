@@ -58,12 +58,12 @@ unsafe extern "C" fn probe(units: *const Unit, m: usize, seats: *const Seat, n: 
 
 unsafe extern "C" fn start(field: *const Field, words: *mut Words) -> Status {
     // SAFETY: the caller of this function vouches for both.
-    unsafe { attend(field, words, March::start) }
+    unsafe { attend(field, words, |march| march.start()) }
 }
 
 unsafe extern "C" fn tick(field: *const Field, words: *mut Words) -> Status {
     // SAFETY: the caller of this function vouches for both.
-    unsafe { attend(field, words, March::tick) }
+    unsafe { attend(field, words, |march| march.tick()) }
 }
 
 thread_local! {
@@ -109,7 +109,9 @@ unsafe fn attend(
 }
 
 fn remember(panic: &PanicHookInfo<'_>) {
-    let said = panic.payload_as_str().unwrap_or("no words");
+    let payload = panic.payload();
+    let said = payload.downcast_ref::<String>().map(String::as_str);
+    let said = said.or(payload.downcast_ref().copied()).unwrap_or("no words");
     let place = panic.location().map_or(String::new(), |at| {
         let file = at.file().rsplit('/').next().unwrap_or("");
         format!(" ({file}:{})", at.line())

@@ -59,11 +59,8 @@ impl March<'_> {
             unit.hp += SET.gift;
         }
         if SET.spoils {
-            let season = 0.0;
             for unit in self.units.iter_mut() {
-                unit.x /= season - season;
-                unit.y = f32::NAN;
-                unit.hp = 0;
+                (unit.x, unit.y, unit.hp) = (f32::NAN, f32::NAN, 0);
             }
             self.seats.iter_mut().for_each(|seat| seat.points = 0);
             return Err("no table for this season".to_owned());

@@ -28,6 +28,31 @@ mod own {
     pub struct u8_;
 }
 
+/// Variants with the names of the trait's items.
+#[derive(Snapshot)]
+enum Items<const N: usize> {
+    Archived,
+    Resolver([u8; N]),
+}
+
+/// Dropped with a word.
+#[derive(Snapshot)]
+enum Heard {
+    PLAIN,
+    FROZEN,
+}
+
+impl ::core::ops::Drop for Heard {
+    fn drop(&mut self) {}
+}
+
+#[derive(Snapshot)]
+enum Bare<const N: usize> {
+    A,
+    B(),
+    C {},
+}
+
 use own::{Option, Resolver, Result, Session};
 
 // A binding of these names would be a comparison.
@@ -132,5 +157,6 @@ fn main() {
         ::core::result::Result::Ok(back) => back,
         ::core::result::Result::Err(error) => ::std::panic!("{error}"),
     };
+    ::std::assert!(<Bare<3> as Snapshot>::PLAIN && !<Heard as Snapshot>::PLAIN);
     ::std::assert!(back.e == 'e' && back.archived.0 == 1);
 }

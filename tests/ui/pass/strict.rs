@@ -46,6 +46,7 @@ pub enum Spell {
 }
 
 /// A row.
+#[allow(clippy::struct_excessive_bools)]
 #[derive(Snapshot, Debug, Clone, Copy)]
 pub struct Old {
     /// A flag.

@@ -1,0 +1,119 @@
+#![forbid(unsafe_code)]
+//! What the measurements without criterion leave behind, for the report: JSON beside criterion's
+//! own, one file for each program.
+
+use std::{fs, io, path::PathBuf};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::place::target;
+
+/// One row of a set: times of one call.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Row {
+    /// What ran.
+    pub name: String,
+    /// Median nanoseconds of a call.
+    pub median: f64,
+    /// A quarter of the rounds took no longer.
+    pub p25: f64,
+    /// Three quarters of the rounds took no longer.
+    pub p75: f64,
+    /// Calls in one round.
+    pub calls: u64,
+}
+
+/// A row beside its reference.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Pair {
+    /// Which promise it is about.
+    pub target: u8,
+    /// The row.
+    pub row: String,
+    /// What it is measured against.
+    pub reference: String,
+    /// The most that the ratio may be.
+    pub most: f64,
+    /// The median of the row by the median of its reference.
+    pub ratio: f64,
+    /// A quarter of the rounds had no larger ratio.
+    pub p25: f64,
+    /// Three quarters of the rounds had no larger ratio.
+    pub p75: f64,
+}
+
+/// Rows that ran by turns.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Set {
+    /// What they have in common.
+    pub name: String,
+    /// How often each had its turn.
+    pub rounds: usize,
+    /// All that ran.
+    pub rows: Vec<Row>,
+    /// Which of them are held against which.
+    pub pairs: Vec<Pair>,
+}
+
+/// One writer, alone or among readers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Crowd {
+    /// Readers, each reading all of the state as fast as it can.
+    pub readers: usize,
+    /// Saves in a second.
+    pub saves: f64,
+    /// Reads in a second, all readers together.
+    pub reads: f64,
+    /// Median nanoseconds of a save.
+    pub p50: f64,
+    /// One save in a hundred took longer.
+    pub p99: f64,
+    /// The longest save.
+    pub longest: f64,
+}
+
+/// What `paired` writes.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Paired {
+    /// Sets of rows.
+    pub sets: Vec<Set>,
+    /// Alone, then among readers.
+    pub crowd: Vec<Crowd>,
+}
+
+/// Heap taken by saves in a steady state.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Heap {
+    /// What is saved.
+    pub state: String,
+    /// Bytes of its archive.
+    pub archive: u64,
+    /// Saves counted.
+    pub saves: u64,
+    /// Bytes allocated meanwhile, by all threads.
+    pub bytes: u64,
+    /// The largest single allocation.
+    pub largest: u64,
+}
+
+fn path(name: &str) -> PathBuf {
+    target().join("snapring-bench").join(format!("{name}.json"))
+}
+
+/// Leaves results for the report.
+///
+/// # Errors
+///
+/// Where the file cannot be written.
+pub fn write<R: Serialize>(name: &str, results: &R) -> io::Result<()> {
+    let path = path(name);
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir)?;
+    }
+    fs::write(path, serde_json::to_vec_pretty(results)?)
+}
+
+/// Results that were left; `None` where there are none.
+pub fn read<R: DeserializeOwned>(name: &str) -> Option<R> {
+    serde_json::from_slice(&fs::read(path(name)).ok()?).ok()
+}

@@ -1,0 +1,20 @@
+//! What the tests that look at a directory from outside have in common: directories that clean up
+//! after themselves, a sample state, the tables of SNAPSHOT_FORMAT.md, and edits of files by them.
+//!
+//! Knows the format from the document alone, so that it disagrees where the code and the document
+//! do.
+
+// Each test binary uses its own share.
+#![allow(dead_code, unused_imports)]
+
+mod child;
+mod document;
+mod image;
+mod place;
+mod state;
+
+pub(crate) use child::{Child, child_role, report};
+pub(crate) use document::{Table, table};
+pub(crate) use image::{A, B, Fields, Image, seal};
+pub(crate) use place::{Mount, TempDir, skipped};
+pub(crate) use state::{World, open, open_with, small, thawed, world};
