@@ -5,19 +5,18 @@
 //! chunks of slots indexed by it, made when a thread first comes by. Threads beyond the last slot
 //! get none, and count holds instead.
 
-use std::{
-    cell::Cell,
-    collections::BTreeSet,
-    sync::OnceLock,
-};
+#[cfg(not(loom))]
+use std::collections::BTreeSet;
+use std::{cell::Cell, sync::OnceLock};
 
 use crossbeam_utils::CachePadded;
+#[cfg(not(loom))]
 use parking_lot::Mutex;
 
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 const CHUNK: usize = if cfg!(loom) { 2 } else { 32 };
-const CHUNKS: usize = if cfg!(loom) { 1 } else { 32 };
+const CHUNKS: usize = if cfg!(loom) { 2 } else { 32 };
 
 /// One thread's announcement in one ring.
 #[derive(Debug)]
@@ -29,6 +28,12 @@ impl Slot {
     pub(crate) fn is_clear(&self) -> bool {
         // Relaxed: only this thread writes it.
         self.0.load(Ordering::Relaxed) == 0
+    }
+
+    /// The word itself, for the models' mutants.
+    #[cfg(all(test, loom))]
+    pub(crate) fn word(&self) -> &AtomicU64 {
+        &self.0
     }
 
     /// Announces a word until the answer is dropped.
@@ -59,11 +64,19 @@ type Chunk = Box<[CachePadded<Slot>]>;
 #[derive(Debug)]
 pub(crate) struct Board {
     chunks: [OnceLock<Chunk>; CHUNKS],
+    /// A bit for each chunk that was ever asked for, set before any slot of it is used.
+    made: AtomicU32,
+}
+
+const _: () = assert!(CHUNKS <= 32, "`made` has a bit for each chunk");
+
+fn new_chunk() -> Chunk {
+    (0..CHUNK).map(|_| CachePadded::new(Slot(AtomicU64::new(0)))).collect()
 }
 
 impl Board {
     pub(crate) fn new() -> Board {
-        Board { chunks: std::array::from_fn(|_| OnceLock::new()) }
+        Board { chunks: std::array::from_fn(|_| OnceLock::new()), made: AtomicU32::new(0) }
     }
 
     /// This thread's slot; `None` for a thread too many, or one that is ending.
@@ -82,15 +95,23 @@ impl Board {
     #[cold]
     fn first_visit(&self, number: usize) -> Option<&Slot> {
         let number = if number == UNKNOWN { number_thread()? } else { number };
-        let chunk = self.chunks.get(number / CHUNK)?.get_or_init(|| {
-            (0..CHUNK).map(|_| CachePadded::new(Slot(AtomicU64::new(0)))).collect()
+        let at = number / CHUNK;
+        let chunk = self.chunks.get(at)?.get_or_init(|| {
+            // SeqCst, and before the chunk is there: whoever announces in it does so after this, so
+            // that the argument in ring.rs covers `made` as it covers the slot.
+            self.made.fetch_or(1 << at, Ordering::SeqCst);
+            new_chunk()
         });
         Some(&chunk[number % CHUNK])
     }
 
     /// Calls `seen` with every word announced now.
     pub(crate) fn scan(&self, mut seen: impl FnMut(u64)) {
-        for chunk in self.chunks.iter().filter_map(OnceLock::get) {
+        // SeqCst: partner of `first_visit`. Whether the chunk can be seen from here already is
+        // another question, hence `get_or_init`.
+        let made = self.made.load(Ordering::SeqCst);
+        let chunks = self.chunks.iter().enumerate().filter(|(at, _)| made >> at & 1 == 1);
+        for chunk in chunks.map(|(_, chunk)| chunk.get_or_init(new_chunk)) {
             for slot in chunk {
                 // SeqCst: (2) of the argument in ring.rs; acquires what ended announcements read.
                 let bits = slot.0.load(Ordering::SeqCst);
@@ -105,19 +126,40 @@ impl Board {
 /// A thread that has no number yet.
 const UNKNOWN: usize = usize::MAX;
 /// A thread that is ending, and gets none any more.
+#[cfg(not(loom))]
 const ENDING: usize = usize::MAX - 1;
 
+#[cfg(not(loom))]
 thread_local! {
     static THREAD: Cell<usize> = const { Cell::new(UNKNOWN) };
     static NUMBER: Number = Number::take();
 }
 
+/// A model's threads share one thread of the system, and are numbered by the model.
+#[cfg(loom)]
+loom::thread_local! {
+    static THREAD: Cell<usize> = Cell::new(UNKNOWN);
+}
+
+#[cfg(loom)]
+pub(crate) fn number_model_thread(number: usize) {
+    THREAD.with(|thread| thread.set(number));
+}
+
+#[cfg(loom)]
+fn number_thread() -> Option<usize> {
+    None
+}
+
 /// Numbers given back, and the first never given.
+#[cfg(not(loom))]
 static NUMBERS: Mutex<(BTreeSet<usize>, usize)> = Mutex::new((BTreeSet::new(), 0));
 
 /// A thread's number, given back at its end.
+#[cfg(not(loom))]
 struct Number(usize);
 
+#[cfg(not(loom))]
 impl Number {
     fn take() -> Number {
         let mut numbers = NUMBERS.lock();
@@ -128,6 +170,7 @@ impl Number {
     }
 }
 
+#[cfg(not(loom))]
 impl Drop for Number {
     fn drop(&mut self) {
         // A thread that ends announces nothing: `Announced` borrows from a frame of its own.
@@ -136,6 +179,7 @@ impl Drop for Number {
     }
 }
 
+#[cfg(not(loom))]
 #[cold]
 fn number_thread() -> Option<usize> {
     let number = NUMBER.try_with(|number| number.0).ok()?;

@@ -81,9 +81,24 @@ impl Directory {
         open_trusted(&self.path, &self.dir, name)
     }
 
-    /// Makes one of our files, which is not there.
+    /// Makes one of our files, which is not there, under another name until it is
+    /// [put in place](Self::put_in_place): a file cut off in the making is not taken for a damaged
+    /// one.
     pub(crate) fn create(&self, name: &str) -> Result<File, OpenError> {
-        os::create_in(&self.dir, name).map_err(io_error(&self.path.join(name), "create"))
+        let new = format!("{name}.new");
+        match os::remove_in(&self.dir, &new) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                return Err(io_error(&self.path.join(new), "remove what an earlier opening left")(e));
+            }
+            _ => {}
+        }
+        os::create_in(&self.dir, &new).map_err(io_error(&self.path.join(new), "create"))
+    }
+
+    /// Gives a file that has been made its name.
+    pub(crate) fn put_in_place(&self, name: &str) -> Result<(), OpenError> {
+        os::rename_in(&self.dir, &format!("{name}.new"), name)
+            .map_err(io_error(&self.path.join(name), "put the new file in place"))
     }
 
     /// Gives a damaged file another name, over the one set aside before it.

@@ -169,6 +169,8 @@ mod error;
 mod clock;
 mod os;
 mod sync;
+#[cfg(all(test, loom))]
+mod loom_models;
 mod probe;
 
 pub use capture::Pending;

@@ -4,7 +4,12 @@
 //! Nothing is written before the newest whole snapshot has been found; doing it again finds the
 //! same.
 
-use std::{fs::File, os::unix::fs::FileExt as _, path::Path, sync::Arc};
+use std::{
+    fs::File,
+    os::unix::fs::FileExt as _,
+    path::Path,
+    sync::{Arc, atomic::Ordering},
+};
 
 use crate::{
     directory::{Directory, io_error},
@@ -13,8 +18,8 @@ use crate::{
     extents::Extents,
     file::{BLOCK, MappedFile},
     header::{
-        BadHeader, FLOOR_AT, FLOOR_LEN, Floor, HEADER_AT, HEADER_LEN, Header, Side, Uuid, data_at,
-        slot_pages,
+        BadHeader, FLOOR_AT, FLOOR_LEN, Floor, HEADER_AT, HEADER_LEN, HINT_AT, Header, Side, Uuid,
+        data_at, slot_pages,
     },
     history::{Recovery, RejectedSlot},
     id::SnapshotId,
@@ -24,7 +29,7 @@ use crate::{
         DurableNote, Extent, LABEL_AT, LABEL_LEN, NOTE_AT, NOTE_LEN, RECORD_LEN, Record, SLOT_LEN,
         decode_label, seal_of,
     },
-    ring::MAX_ID,
+    ring::{MAX_ID, Word},
     schema::{Layout, first_difference},
     session::MAX_ARCHIVE,
     verify::check_place,
@@ -40,6 +45,8 @@ const MAX_SCHEMA: u64 = 16 << 20;
 /// A file as it was found.
 enum Opened {
     Missing,
+    /// Neither header can be read.
+    Damaged,
     Whole { file: File, header: Header, len: u64 },
 }
 
@@ -55,13 +62,13 @@ pub(crate) fn open(
     let mut recovery = Recovery::default();
     let mut opened = Vec::new();
     for side in Side::BOTH {
-        opened.push(open_side(&directory, side, &mut recovery)?);
+        opened.push(open_side(&directory, side)?);
     }
     let headers: Vec<Header> = opened
         .iter()
         .filter_map(|o| match o {
             Opened::Whole { header, .. } => Some(*header),
-            Opened::Missing => None,
+            Opened::Missing | Opened::Damaged => None,
         })
         .collect();
     if let [a, b] = headers.as_slice()
@@ -77,6 +84,7 @@ pub(crate) fn open(
     let ring_id = match headers.first() {
         Some(header) => {
             options.ring = header.ring;
+            options.check()?;
             header.ring_id
         }
         None => Uuid(os::random_id().map_err(io_error(path, "draw a random name"))?),
@@ -93,11 +101,16 @@ pub(crate) fn open(
                 os::reserve(&file, 0, len).map_err(io_error(&full, "reserve the space of"))?;
                 MappedFile::map(&full, file, len, options.max_file_size)
             }
-            Opened::Missing => {
+            Opened::Missing | Opened::Damaged => {
+                if matches!(opened, Opened::Damaged) {
+                    recovery.set_aside.push(directory.set_aside(side.file_name())?);
+                }
                 let file = directory.create(side.file_name())?;
                 recovery.created.push(full.clone());
                 let size = options.file_size.unwrap_or(default);
                 file_ids[side.index()] = write_new(&full, &file, side, ring_id, &options, size)?;
+                file.sync_all().map_err(io_error(&full, "sync"))?;
+                directory.put_in_place(side.file_name())?;
                 MappedFile::map(&full, file, new_len(&options, size), options.max_file_size)
             }
         };
@@ -137,17 +150,12 @@ fn pair(files: Vec<MappedFile>) -> [MappedFile; 2] {
     }
 }
 
-/// Opens one side's file and reads its header; sets the file aside if that is damaged.
-fn open_side(
-    directory: &Directory,
-    side: Side,
-    recovery: &mut Recovery,
-) -> Result<Opened, OpenError> {
+/// Opens one side's file and reads its header.
+fn open_side(directory: &Directory, side: Side) -> Result<Opened, OpenError> {
     let name = side.file_name();
     let path = directory.path().join(name);
     let Some(file) = directory.file(name)? else { return Ok(Opened::Missing) };
     let len = file.metadata().map_err(io_error(&path, "look at"))?.len() / BLOCK * BLOCK;
-    let mut worst = BadHeader::Damaged("too short for a header".to_owned());
     for at in HEADER_AT {
         let mut bytes = [0; HEADER_LEN];
         if file.read_exact_at(&mut bytes, at).is_err() {
@@ -158,29 +166,25 @@ fn open_side(
                 let found = if header.side == Side::A { 'A' } else { 'B' };
                 return Err(OpenError::Swapped { path, found });
             }
-            Ok(header) if len < data_at(header.ring) + BLOCK => {
-                worst = BadHeader::Damaged(format!("{len} bytes hold no data area"));
-            }
+            // Too short for what the header says: the other one says the same.
+            Ok(header) if len < data_at(header.ring) + BLOCK => {}
             Ok(header) => {
                 if at != HEADER_AT[0] {
                     file.write_all_at(&bytes, HEADER_AT[0]).map_err(io_error(&path, "repair"))?;
                 }
                 return Ok(Opened::Whole { file, header, len });
             }
-            Err(BadHeader::Damaged(_)) if !matches!(worst, BadHeader::Damaged(_)) => {}
-            Err(bad) => worst = bad,
+            // A whole header of somebody else's decides, whatever the other one says.
+            Err(BadHeader::Newer(found)) => {
+                return Err(OpenError::NewerFormat { path, found, known: crate::header::FORMAT });
+            }
+            Err(BadHeader::Foreign(difference)) => {
+                return Err(OpenError::ForeignFormat { path, difference });
+            }
+            Err(BadHeader::Damaged(_)) => {}
         }
     }
-    match worst {
-        BadHeader::Newer(found) => {
-            Err(OpenError::NewerFormat { path, found, known: crate::header::FORMAT })
-        }
-        BadHeader::Foreign(difference) => Err(OpenError::ForeignFormat { path, difference }),
-        BadHeader::Damaged(_) => {
-            recovery.set_aside.push(directory.set_aside(name)?);
-            Ok(Opened::Missing)
-        }
-    }
+    Ok(Opened::Damaged)
 }
 
 /// The reserved length of a new file.
@@ -314,6 +318,11 @@ fn finish(
         && floors.iter().all(|f| f.floor == floor && f.next == clean);
     recovery.clean = agreed && clean > 0;
     let same_boot = agreed && floors.iter().all(|f| f.boot == boot) && !damaged;
+    // No record, but whoever wrote it had given that id out.
+    let hinted = Word::from_bits(files[0].word64(HINT_AT).load(Ordering::Acquire)).id();
+    if hinted < floor {
+        highest = highest.max(hinted);
+    }
     let next_id = if recovery.clean {
         clean.max(highest + 1)
     } else if same_boot {
@@ -323,6 +332,7 @@ fn finish(
     } else {
         floor.max(highest + 1)
     };
+    let next_id = next_id.clamp(1, MAX_ID);
 
     // What is unlisted at once is not worth listing: the ring is full of newer ones.
     let excess = too_many(&snapshots, options.ring as usize);
@@ -350,8 +360,8 @@ fn finish(
             file_ids,
             spaces: [(a, schemas[0]), (b, schemas[1])],
             snapshots,
-            next_id: next_id.max(1),
-            floor: next_id.max(1) + FLOOR_STEP,
+            next_id,
+            floor: next_id + FLOOR_STEP,
             recovery,
         },
         layout,
@@ -369,11 +379,7 @@ impl Engine {
         for file in &self.files {
             file.write_sealed(FLOOR_AT, &note.encode());
             if self.directory.is_some() {
-                if self.recovery.created.contains(&file.path().to_owned()) {
-                    file.sync_all().map_err(io_error(file.path(), "sync"))?;
-                } else {
-                    file.sync(FLOOR_AT, FLOOR_LEN as u64).map_err(io_error(file.path(), "sync"))?;
-                }
+                file.sync(FLOOR_AT, FLOOR_LEN as u64).map_err(io_error(file.path(), "sync"))?;
             }
         }
         if let Some(directory) = &self.directory {

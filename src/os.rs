@@ -144,6 +144,11 @@ pub(crate) fn rename_in(dir: &File, from: &str, to: &str) -> io::Result<()> {
     Ok(rustix::fs::renameat(dir, from, dir, to)?)
 }
 
+/// Removes `name` from `dir`.
+pub(crate) fn remove_in(dir: &File, name: &str) -> io::Result<()> {
+    Ok(rustix::fs::unlinkat(dir, name, rustix::fs::AtFlags::empty())?)
+}
+
 /// The user this process acts as.
 pub(crate) fn effective_user() -> u32 {
     rustix::process::geteuid().as_raw()

@@ -61,6 +61,10 @@ impl Word {
     pub(crate) fn bits(self) -> u64 {
         self.0
     }
+
+    pub(crate) fn from_bits(bits: u64) -> Word {
+        Word(bits)
+    }
 }
 
 /// What readers need of a place.
@@ -207,6 +211,22 @@ impl Ring {
     /// Calls `seen` with every word announced now (R3).
     pub(crate) fn scan(&self, mut seen: impl FnMut(Word)) {
         self.board.scan(|bits| seen(Word(bits)));
+    }
+}
+
+/// The parts, for the models' mutants.
+#[cfg(all(test, loom))]
+impl Ring {
+    pub(crate) fn head_word(&self) -> &AtomicU64 {
+        &self.head
+    }
+
+    pub(crate) fn count(&self, place: usize) -> &AtomicU32 {
+        &self.cells[place].holds
+    }
+
+    pub(crate) fn board(&self) -> &Board {
+        &self.board
     }
 }
 

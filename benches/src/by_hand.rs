@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use snapring::{Archived, ArchivedEntries, Snapshot};
+use snapring::{Archived, ArchivedEntries, ArchivedMap, Snapshot};
 
 use crate::states::plain::{Cell, Cells, Cooldown, Timer, Words};
 
@@ -55,7 +55,7 @@ fn refill<'a>(
     }
 }
 
-/// The four archived forms of a player's cooldowns.
+/// The archived forms of a player's cooldowns.
 trait Cooldowns<A> {
     fn refill_from(&mut self, from: &A);
 }
@@ -72,8 +72,8 @@ impl Cooldowns<ArchivedEntries<Archived<u32>, Archived<Cooldown>>> for HashMap<u
     }
 }
 
-impl Cooldowns<Archived<HashMap<u32, Cooldown>>> for HashMap<u32, Cooldown> {
-    fn refill_from(&mut self, from: &Archived<HashMap<u32, Cooldown>>) {
+impl Cooldowns<ArchivedMap<Archived<u32>, Archived<Cooldown>>> for HashMap<u32, Cooldown> {
+    fn refill_from(&mut self, from: &ArchivedMap<Archived<u32>, Archived<Cooldown>>) {
         refill(self, from.iter());
     }
 }

@@ -1,14 +1,18 @@
 //! snapring beside the limits of the hardware and beside its peers: what the benchmarks share.
 //!
-//! [`states`] says what is saved, [`place`] where to, [`ring`] by whom; [`limit`] and [`by_hand`]
-//! are the references that nobody can beat by much, [`peers`] those that others have written.
-//! [`duel`] runs rows by turns and [`results`] is what it writes for the report.
+//! [`states`] says what is saved, [`place`] where to, [`ring`] and [`swing`] by whom; [`limit`] and
+//! [`by_hand`] are the references that nobody can beat by much, [`peers`] those that others have
+//! written. [`run`] is criterion with our settings, [`duel`] runs rows by turns, and [`results`] is
+//! what that leaves for the report.
 
 pub mod by_hand;
 pub mod duel;
+pub mod histogram;
 pub mod limit;
 pub mod peers;
 pub mod place;
 pub mod results;
 pub mod ring;
+pub mod run;
 pub mod states;
+pub mod swing;

@@ -66,6 +66,11 @@ impl Bots {
         Ok(Bots { shared, threads })
     }
 
+    /// Where the server is looked for.
+    pub(crate) fn port(&self) -> u16 {
+        self.shared.port
+    }
+
     /// Bots whose last RESYNC was of this snapshot.
     pub(crate) fn resynced_to(&self, snapshot: u64) -> usize {
         self.shared.resynced.iter().filter(|last| last.load(Relaxed) == snapshot).count()

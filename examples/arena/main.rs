@@ -1,4 +1,4 @@
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 //! A live server that breaks, recovers and goes on: the whole of snapring in one run.
 //!
 //! ```text
@@ -24,8 +24,10 @@ mod gateway;
 mod interface;
 mod news;
 mod record;
+#[expect(unsafe_code, reason = "loads libraries and calls into them")]
 mod rules;
 mod script;
+#[expect(unsafe_code, reason = "opens mapped files")]
 mod server;
 mod timeline;
 mod view;
@@ -47,3 +49,69 @@ cargo run --release --example arena -- [OPTIONS]
   --help         this text
 
 The exit status is 0 only if everything went as the table at the end says.";
+
+/// What was asked for.
+enum Task {
+    /// Play the whole script.
+    Play(script::Options),
+    /// Be the server. Not for people: it takes orders on its standard input.
+    Serve(server::Config),
+    Help,
+}
+
+fn main() -> ExitCode {
+    let done = match task() {
+        Ok(Task::Play(options)) => script::play(options),
+        Ok(Task::Serve(config)) => server::serve(config).map(|()| true),
+        Ok(Task::Help) => {
+            println!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            eprintln!("arena: {error}; try --help");
+            return ExitCode::from(2);
+        }
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("arena: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Reads the command line.
+fn task() -> Result<Task, lexopt::Error> {
+    use lexopt::prelude::*;
+
+    let (mut players, mut units, mut seconds, mut port) = (300, 6000, 18, 0);
+    let (mut dir, mut serve): (Option<PathBuf>, _) = (None, false);
+    let mut line = lexopt::Parser::from_env();
+    while let Some(word) = line.next()? {
+        match word {
+            Long("players") => players = within(line.value()?.parse()?, 1..=2000, "players")?,
+            Long("units") => units = within(line.value()?.parse()?, 100..=world::MOST_UNITS, "units")?,
+            Long("seconds") => seconds = within(line.value()?.parse()?, 5..=3600, "seconds")?,
+            Long("dir") => dir = Some(line.value()?.into()),
+            Long("serve") => serve = true,
+            Long("port") => port = line.value()?.parse()?,
+            Short('h') | Long("help") => return Ok(Task::Help),
+            _ => return Err(word.unexpected()),
+        }
+    }
+    if !serve {
+        return Ok(Task::Play(script::Options { players, units, seconds, dir }));
+    }
+    let dir = dir.ok_or("--serve needs --dir")?;
+    let (world, rules) = (dir.join("world"), dir.join("rules"));
+    Ok(Task::Serve(server::Config { world, rules, port, players, units }))
+}
+
+fn within(n: u32, range: std::ops::RangeInclusive<u32>, name: &str) -> Result<u32, lexopt::Error> {
+    if range.contains(&n) {
+        return Ok(n);
+    }
+    Err(format!("--{name} {n}: from {} to {} will do", range.start(), range.end()).into())
+}

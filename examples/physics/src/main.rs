@@ -9,7 +9,7 @@ fn main() {
     let t = std::time::Instant::now();
     let mut o = rehearse(&c, &plan, |_| {}).unwrap();
     o.stepping.sort(); o.saving.sort();
-    println!("{:?} total; {:?} {:?} {:?} step {:?} {:?} save {:?} {:?} bytes {:?} roll {:?} same {} differs {:?}", t.elapsed(), o.start.top, o.mark, o.end, o.stepping[o.stepping.len()/2], o.stepping.last(), o.saving[o.saving.len()/2], o.saving.last(), o.bytes, o.rollback.took(), o.same_bytes, o.differs);
+    println!("{:?} total; {:?} {:?} {:?} step {:?} {:?} save {:?} {:?} bytes {:?} roll {:?} same {} differs {:?}", t.elapsed(), o.start.height, o.mark, o.end, o.stepping[o.stepping.len()/2], o.stepping.last(), o.saving[o.saving.len()/2], o.saving.last(), o.bytes, o.rollback.took(), o.same_bytes, o.differs);
     println!("{:?}", c.stats());
 }
 impl std::fmt::Debug for Outcome { fn fmt(&self, _: &mut std::fmt::Formatter) -> std::fmt::Result { Ok(()) } }

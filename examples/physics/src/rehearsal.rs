@@ -57,13 +57,13 @@ impl Outcome {
 pub(crate) struct Figures {
     pub(crate) bodies: usize,
     pub(crate) contacts: usize,
-    /// Metres.
-    pub(crate) top: f32,
+    /// Metres, on average.
+    pub(crate) height: f32,
 }
 
 impl Figures {
     fn of(scene: &Scene) -> Figures {
-        Figures { bodies: scene.bodies(), contacts: scene.contacts(), top: scene.top() }
+        Figures { bodies: scene.bodies(), contacts: scene.contacts(), height: scene.height() }
     }
 }
 

@@ -15,7 +15,11 @@ const GRAVITY: Vector = Vector::new(0.0, -9.81, 0.0);
 /// How fast the shot leaves, in metres a second.
 const MUZZLE_SPEED: Real = 60.0;
 /// The balls of the chain shot.
-const BALLS: usize = 4;
+const BALLS: usize = 8;
+/// How many times as dense as a brick they are.
+const BALL_DENSITY: Real = 40.0;
+/// From the wall to the gun, in metres.
+const RANGE: Real = 10.0;
 
 /// A physics world as rapier has it: nine of its types, none of them ours.
 ///
@@ -136,25 +140,24 @@ impl Scene {
         );
     }
 
-    /// A chain shot: heavy balls in a row across the tower, each jointed to the next.
+    /// A chain shot: heavy balls in a row as wide as the tower, each jointed to the next, flying
+    /// at its foot.
     fn fire(&mut self) {
-        let top = self.top();
-        let apart = Vector::new(0.0, 0.0, 1.6);
-        let from = Vector::new(-(radius(course(self.bodies.len())) + 12.0), 0.4 * top + 0.8, 0.0);
+        let radius = radius(course(self.bodies.len()));
+        let gap = 2.2 * radius / BALLS as Real;
+        let half = Vector::new(0.0, 0.0, 0.5 * gap);
         let mut last = None;
         for ball in 0..BALLS {
-            let offset = apart * (ball as Real - 0.5 * (BALLS - 1) as Real);
+            let along = gap * (ball as Real - 0.5 * (BALLS - 1) as Real);
             let body = self.add(
                 RigidBodyBuilder::dynamic()
-                    .translation(from + offset)
+                    .translation(Vector::new(-radius - RANGE, gap, along))
                     .linvel(Vector::new(MUZZLE_SPEED, 0.0, 0.0))
                     .ccd_enabled(true),
-                ColliderBuilder::ball(0.7).density(20.0),
+                ColliderBuilder::ball(0.45 * gap).density(BALL_DENSITY),
             );
             if let Some(last) = last.replace(body) {
-                let link = SphericalJointBuilder::new()
-                    .local_anchor1(apart * 0.5)
-                    .local_anchor2(apart * -0.5);
+                let link = SphericalJointBuilder::new().local_anchor1(half).local_anchor2(-half);
                 self.joints.insert(last, body, link, true);
             }
         }
@@ -177,9 +180,10 @@ impl Scene {
         self.narrow_phase.contact_pairs().filter(|pair| pair.has_any_active_contact()).count()
     }
 
-    /// How high the middle of the highest body is, in metres.
-    pub(crate) fn top(&self) -> Real {
-        self.bodies.iter().map(|(_, body)| body.translation().y).fold(0.0, Real::max)
+    /// How high the middle of a body is on average, in metres.
+    pub(crate) fn height(&self) -> Real {
+        let sum: Real = self.bodies.iter().map(|(_, body)| body.translation().y).sum();
+        sum / self.bodies.len() as Real
     }
 }
 

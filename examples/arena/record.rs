@@ -1,0 +1,216 @@
+#![forbid(unsafe_code)]
+//! [`Record`]: what has happened in a run, and whether that is what had to happen.
+
+use std::time::Duration;
+
+use crate::{
+    news::{Census, Loaded, Tick, Undone},
+    server::BUDGET,
+    timeline::{Timeline, bytes, ms},
+};
+
+/// A kill and what came after.
+pub(crate) struct Kill {
+    /// The signal that ended the server.
+    pub(crate) signal: Option<i32>,
+    /// The last tick, and its snapshot, that the server had told of.
+    pub(crate) tick: u64,
+    pub(crate) head: u64,
+    /// Where the new server went on.
+    pub(crate) resumed_tick: u64,
+    pub(crate) resumed_head: u64,
+    /// The rules that the new server put in charge.
+    pub(crate) rules: u32,
+    /// The new server found the files as of a clean close.
+    pub(crate) clean: bool,
+    /// From the kill to the new server's first tick being published.
+    pub(crate) to_first_tick: Duration,
+    /// From the kill to every client seeing the world again.
+    pub(crate) to_all_clients: Duration,
+}
+
+/// A reload that was undone, and what its clients said.
+pub(crate) struct Undoing {
+    pub(crate) undone: Undone,
+    /// Clients that took in the RESYNC with the rollback's snapshot.
+    pub(crate) resynced: usize,
+    pub(crate) census: Census,
+}
+
+/// What has happened so far.
+#[derive(Default)]
+pub(crate) struct Record {
+    pub(crate) players: usize,
+    pub(crate) units: usize,
+    /// Every tick's work.
+    pub(crate) ticks: Vec<Duration>,
+    pub(crate) longest: (Duration, u64),
+    pub(crate) last: Option<Tick>,
+    /// Written by servers that are gone.
+    pub(crate) written_before: u64,
+    pub(crate) saves_before: u64,
+    pub(crate) loaded: Vec<Loaded>,
+    pub(crate) undone: Vec<Undoing>,
+    pub(crate) kill: Option<Kill>,
+    /// All censuses taken together.
+    pub(crate) agreed: usize,
+    pub(crate) differed: usize,
+    /// Connections that clients made before the kill.
+    pub(crate) connections: u64,
+    /// The census at the end, and whether the server closed its files in good order.
+    pub(crate) last_census: Option<Census>,
+    pub(crate) closed: bool,
+}
+
+impl Record {
+    pub(crate) fn tick(&mut self, tick: &Tick) {
+        let took = Duration::from_micros(tick.took);
+        self.ticks.push(took);
+        if took > self.longest.0 {
+            self.longest = (took, tick.tick);
+        }
+        self.last = Some(tick.clone());
+    }
+
+    pub(crate) fn census(&mut self, census: &Census) {
+        self.agreed += census.agreed;
+        self.differed += census.differed;
+    }
+
+    /// The server is gone, and its counts with it.
+    pub(crate) fn carry(&mut self) {
+        if let Some(last) = &self.last {
+            self.written_before += last.written;
+            self.saves_before += last.saves;
+        }
+    }
+
+    /// Prints the table; whether everything held.
+    pub(crate) fn table(&self, timeline: &Timeline) -> bool {
+        let rows = [
+            ("reloads", self.reloads()),
+            ("rollbacks", self.rollbacks()),
+            ("time to restored", self.restored()),
+            ("longest tick", self.longest_tick()),
+            ("killed", self.killed()),
+            ("bytes", self.bytes()),
+            ("clients", self.clients()),
+        ];
+        rows.iter().for_each(|(name, (held, text))| timeline.row(*held, name, text));
+        rows.iter().all(|(_, (held, _))| *held)
+    }
+
+    /// v1 and v2 go in; v3 is refused at the gate, v4 reports an error when it starts, v5 goes in
+    /// and panics in its third tick.
+    fn reloads(&self) -> (bool, String) {
+        let loaded: Vec<u32> = self.loaded.iter().map(|l| l.rules).collect();
+        let failed: Vec<(u32, &str)> =
+            self.undone.iter().map(|u| (u.undone.rules, u.undone.kind.as_str())).collect();
+        // Two ticks went well, so the state is back where the third began.
+        let third =
+            self.loaded.last().map(|l| l.tick + 2) == self.undone.last().map(|u| u.undone.tick);
+        let held = loaded == [1, 2, 5]
+            && failed == [(3, "refused"), (4, "error"), (5, "panic")]
+            && self.undone.iter().all(|u| u.undone.in_charge == 2)
+            && third;
+        let names = |list: &[u32]| list.iter().map(|n| format!("v{n}")).collect::<Vec<_>>().join(" ");
+        let out: Vec<u32> = failed.iter().map(|(n, _)| *n).collect();
+        (held, format!("{} went in; {} failed, and v2 went on each time", names(&loaded), names(&out)))
+    }
+
+    fn rollbacks(&self) -> (bool, String) {
+        let whole = |u: &&Undoing| u.undone.same_digest && u.undone.still_hurt == 0;
+        let whole = self.undone.iter().filter(whole).count();
+        // v4 must have spoilt everything, and v5 something, or nothing was proved.
+        let hurt = |rules: u32| self.undone.iter().find(|u| u.undone.rules == rules);
+        let real = hurt(4).is_some_and(|u| u.undone.units_hurt == self.units && u.undone.scores_hurt > 0)
+            && hurt(5).is_some_and(|u| u.undone.units_hurt > 0);
+        let text = format!("{whole} of 3, each to the digest of what was saved before, in the same tick");
+        (whole == 3 && self.undone.len() == 3 && real, text)
+    }
+
+    fn restored(&self) -> (bool, String) {
+        let times: Vec<Duration> =
+            self.undone.iter().map(|u| Duration::from_micros(u.undone.restored)).collect();
+        let longest = times.iter().max().copied().unwrap_or_default();
+        let each: Vec<String> = times.iter().map(|time| ms(*time)).collect();
+        (
+            !times.is_empty() && longest < BUDGET,
+            format!("{} from the failure to the state being back", each.join(", ")),
+        )
+    }
+
+    fn longest_tick(&self) -> (bool, String) {
+        let mut ticks = self.ticks.clone();
+        ticks.sort_unstable();
+        let at = |part: f64| {
+            let last = ticks.len().saturating_sub(1);
+            ticks.get((last as f64 * part) as usize).copied().unwrap_or_default()
+        };
+        let text = format!(
+            "{} of {} (tick {}); median {}, p99 {}, {} ticks",
+            ms(self.longest.0),
+            ms(BUDGET),
+            self.longest.1,
+            ms(at(0.5)),
+            ms(at(0.99)),
+            ticks.len()
+        );
+        (!ticks.is_empty(), text)
+    }
+
+    fn killed(&self) -> (bool, String) {
+        let Some(kill) = &self.kill else { return (false, "not".to_owned()) };
+        // The server may have published one tick that it did not live to tell of.
+        let held = kill.signal == Some(9)
+            && !kill.clean
+            && kill.rules == 2
+            && (kill.tick..=kill.tick + 1).contains(&kill.resumed_tick)
+            && kill.resumed_head >= kill.head;
+        let text = format!(
+            "by signal {} in tick {}, resumed in tick {} as #{}; next tick after {}, all clients after {}",
+            kill.signal.map_or("?".to_owned(), |n| n.to_string()),
+            kill.tick,
+            kill.resumed_tick,
+            kill.resumed_head,
+            ms(kill.to_first_tick),
+            ms(kill.to_all_clients)
+        );
+        (held, text)
+    }
+
+    fn bytes(&self) -> (bool, String) {
+        let Some(last) = &self.last else { return (false, "none".to_owned()) };
+        let text = format!(
+            "{} a snapshot, {} snapshots, {} written, into two files of {} together",
+            bytes(last.bytes),
+            self.saves_before + last.saves,
+            bytes(self.written_before + last.written),
+            bytes(last.files)
+        );
+        (last.bytes > 0 && self.closed, text)
+    }
+
+    fn clients(&self) -> (bool, String) {
+        let all = |census: &Census| census.agreed == self.players && census.asked == self.players;
+        let resynced = |u: &Undoing| {
+            u.resynced == self.players
+                && all(&u.census)
+                && u.undone.clients == self.players
+                && u.undone.clients_after == self.players
+        };
+        let now = self.last_census.as_ref().map_or(0, |census| census.agreed);
+        let held = self.undone.iter().all(resynced)
+            && self.last_census.as_ref().is_some_and(all)
+            && self.differed == 0
+            // Nobody had to connect again, but for the kill.
+            && self.connections == self.players as u64;
+        let text = format!(
+            "{now} of {} in agreement; {} views compared in all, {} differed",
+            self.players,
+            self.agreed + self.differed,
+            self.differed
+        );
+        (held, text)
+    }
+}
