@@ -13,7 +13,7 @@ use crossbeam_utils::CachePadded;
 #[cfg(not(loom))]
 use parking_lot::Mutex;
 
-use crate::sync::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::{AtomicU64, LET_GO, Ordering, zero};
 
 const CHUNK: usize = if cfg!(loom) { 2 } else { 32 };
 const CHUNKS: usize = if cfg!(loom) { 2 } else { 32 };
@@ -54,7 +54,7 @@ impl Drop for Announced<'_> {
     fn drop(&mut self) {
         // Release: met by the load in `scan`: who sees the slot clear may write over the bytes,
         // after all reads of them.
-        self.0.0.store(0, Ordering::Release);
+        self.0.0.store(0, LET_GO);
     }
 }
 
@@ -65,18 +65,20 @@ type Chunk = Box<[CachePadded<Slot>]>;
 pub(crate) struct Board {
     chunks: [OnceLock<Chunk>; CHUNKS],
     /// A bit for each chunk that was ever asked for, set before any slot of it is used.
-    made: AtomicU32,
+    made: AtomicU64,
 }
 
-const _: () = assert!(CHUNKS <= 32, "`made` has a bit for each chunk");
+const _: () = assert!(CHUNKS <= 64, "`made` has a bit for each chunk");
 
 fn new_chunk() -> Chunk {
-    (0..CHUNK).map(|_| CachePadded::new(Slot(AtomicU64::new(0)))).collect()
+    (0..CHUNK).map(|_| CachePadded::new(Slot(zero()))).collect()
 }
 
 impl Board {
     pub(crate) fn new() -> Board {
-        Board { chunks: std::array::from_fn(|_| OnceLock::new()), made: AtomicU32::new(0) }
+        // A model's chunks are there from the start: loom cannot look into `OnceLock`.
+        let chunk = || if cfg!(loom) { OnceLock::from(new_chunk()) } else { OnceLock::new() };
+        Board { chunks: std::array::from_fn(|_| chunk()), made: zero() }
     }
 
     /// This thread's slot; `None` for a thread too many, or one that is ending.
@@ -86,7 +88,7 @@ impl Board {
         if number >= CHUNK * CHUNKS {
             return self.first_visit(number);
         }
-        match self.chunks[number / CHUNK].get() {
+        match self.chunks[number / CHUNK].get().filter(|_| !cfg!(loom)) {
             Some(chunk) => Some(&chunk[number % CHUNK]),
             None => self.first_visit(number),
         }
@@ -96,12 +98,11 @@ impl Board {
     fn first_visit(&self, number: usize) -> Option<&Slot> {
         let number = if number == UNKNOWN { number_thread()? } else { number };
         let at = number / CHUNK;
-        let chunk = self.chunks.get(at)?.get_or_init(|| {
-            // SeqCst, and before the chunk is there: whoever announces in it does so after this, so
-            // that the argument in ring.rs covers `made` as it covers the slot.
-            self.made.fetch_or(1 << at, Ordering::SeqCst);
-            new_chunk()
-        });
+        let chunk = self.chunks.get(at)?;
+        // SeqCst, and before the chunk is there: whoever announces in it does so after this, so that
+        // the argument in ring.rs covers `made` as it covers the slot.
+        self.made.fetch_or(1 << at, Ordering::SeqCst);
+        let chunk = chunk.get_or_init(new_chunk);
         Some(&chunk[number % CHUNK])
     }
 

@@ -26,7 +26,7 @@ use crate::{
     open,
     options::{Durability, Options},
     os,
-    record::MAX_LABEL,
+    record::is_label,
     rollback::Rollback,
     schema::Layout,
     snapshot::{Archived, Snapshot},
@@ -300,7 +300,7 @@ impl<T: Snapshot> Caretaker<T> {
         if os::forked() {
             return Err(KeepError::Forked);
         }
-        if label.is_empty() || label.len() > MAX_LABEL || label.chars().any(char::is_control) {
+        if !is_label(label) {
             return Err(KeepError::Label { label: label.to_owned() });
         }
         self.engine.keep(id, label)

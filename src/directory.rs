@@ -50,7 +50,8 @@ impl Directory {
             Err(e) => return Err(io_error(path, "open the directory")(e)),
         };
         trust_directory(path, &dir)?;
-        let file_system = os::file_system(&dir).map_err(io_error(path, "ask for the file system"))?;
+        let file_system =
+            os::file_system(&dir).map_err(io_error(path, "ask for the file system"))?;
         if let FileSystem::Remote(kind) = file_system
             && !options.allow_remote
         {
@@ -88,7 +89,9 @@ impl Directory {
         let new = format!("{name}.new");
         match os::remove_in(&self.dir, &new) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                return Err(io_error(&self.path.join(new), "remove what an earlier opening left")(e));
+                return Err(io_error(&self.path.join(new), "remove what an earlier opening left")(
+                    e,
+                ));
             }
             _ => {}
         }
@@ -147,7 +150,9 @@ impl Drop for Directory {
 fn make(path: &Path) -> Result<(), OpenError> {
     match DirBuilder::new().recursive(true).mode(0o700).create(path) {
         Ok(()) => Ok(()),
-        Err(e) if matches!(e.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory) => {
+        Err(e)
+            if matches!(e.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory) =>
+        {
             Err(OpenError::NotADirectory { path: path.to_owned() })
         }
         Err(e) => Err(io_error(path, "make the directory")(e)),
@@ -175,9 +180,8 @@ fn trust_directory(path: &Path, dir: &File) -> Result<(), OpenError> {
 
 fn open_trusted(path: &Path, dir: &File, name: &str) -> Result<Option<File>, OpenError> {
     let full = path.join(name);
-    let refuse = |reason: &str| {
-        Err(OpenError::Untrusted { path: full.clone(), reason: reason.to_owned() })
-    };
+    let refuse =
+        |reason: &str| Err(OpenError::Untrusted { path: full.clone(), reason: reason.to_owned() });
     let file = match os::open_in(dir, name) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -213,10 +217,12 @@ fn open_or_create(path: &Path, dir: &File, name: &str) -> Result<File, OpenError
     match os::create_in(dir, name) {
         Ok(file) => Ok(file),
         // Somebody else made it at this moment.
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => match open_trusted(path, dir, name)? {
-            Some(file) => Ok(file),
-            None => Err(io_error(&path.join(name), "create")(e)),
-        },
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+            match open_trusted(path, dir, name)? {
+                Some(file) => Ok(file),
+                None => Err(io_error(&path.join(name), "create")(e)),
+            }
+        }
         Err(e) => Err(io_error(&path.join(name), "create")(e)),
     }
 }

@@ -166,6 +166,8 @@ pub(crate) struct State {
     /// Saves under way.
     pub(crate) making: usize,
     pub(crate) counts: Counts,
+    /// Snapshots found at opening that did not pass, and why.
+    pub(crate) rejected: Vec<(u64, Arc<str>)>,
 }
 
 /// What has happened since opening.
@@ -214,7 +216,7 @@ pub(crate) struct Found {
     pub(crate) ring_id: Uuid,
     pub(crate) file_ids: [Uuid; 2],
     pub(crate) spaces: [(Extents, Option<Extent>); 2],
-    /// Valid snapshots with their place numbers, newest first.
+    /// Valid snapshots with their place numbers, newest first; one may be retained unlisted.
     pub(crate) snapshots: Vec<(u16, Place)>,
     pub(crate) next_id: u64,
     pub(crate) floor: u64,
@@ -230,16 +232,20 @@ impl Engine {
         let slots = slot_pages(found.options.ring) as usize;
         let mut places = vec![Place::free(); 2 * slots];
         let mut listed = VecDeque::with_capacity(slots);
+        let mut limbo = Vec::with_capacity(2 * slots);
         let ring = Ring::new(2 * slots);
         let mut steady = None;
         let durable_upto = durable_prefix(&found.snapshots);
         for (number, place) in &found.snapshots {
-            listed.push_back(*number);
+            if place.listed {
+                listed.push_back(*number);
+            } else {
+                limbo.push(*number);
+            }
             if place.durable && steady.is_none() {
                 steady = Some(*number);
             }
-            places[usize::from(*number)] =
-                Place { state: Use::Sealed, listed: true, ..place.clone() };
+            places[usize::from(*number)] = place.clone();
         }
         let spaces = found.spaces.map(|(extents, schema)| Space {
             extents,
@@ -247,11 +253,14 @@ impl Engine {
             schema_durable: false,
             free: Vec::with_capacity(slots),
         });
+        let rejected = found.recovery.rejected.iter();
+        let rejected = rejected.filter_map(|slot| Some((slot.id?.get(), slot.to_string().into())));
+        let rejected = rejected.collect();
         let mut state = State {
             places,
             spaces,
             listed,
-            limbo: Vec::with_capacity(2 * slots),
+            limbo,
             next_id: found.next_id,
             floor: found.floor,
             last_len: 0,
@@ -262,6 +271,7 @@ impl Engine {
             scratch: Vec::new(),
             making: 0,
             counts: Counts::default(),
+            rejected,
         };
         for number in (0..2 * slots).rev() {
             if state.places[number].state == Use::Free {
@@ -326,7 +336,6 @@ impl Engine {
     pub(crate) fn run_at(&self, run: u64) -> u64 {
         self.data_at() + run * BLOCK
     }
-
 }
 
 /// Snapshots found durable at opening, as far as no older one is missing.

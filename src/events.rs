@@ -84,7 +84,8 @@ struct Waiting {
 }
 
 /// A listener's end: an iterator that waits for the next event and ends when the caretaker does.
-/// Holds at most 1024 events; beyond those, [`Event::Lagged`] tells how many were dropped.
+/// Holds at most 1024 events; beyond those, [`Event::Lagged`] tells how many were dropped, at the
+/// point where they are missing.
 #[derive(Debug)]
 pub struct Events(Arc<Queue>);
 
@@ -96,7 +97,8 @@ impl Events {
 
     /// The next event, waiting for it at most so long. `None` after that, or after the end.
     pub fn next_timeout(&mut self, timeout: Duration) -> Option<Event> {
-        let until = Instant::now() + timeout;
+        // Too long to tell is for ever.
+        let Some(until) = Instant::now().checked_add(timeout) else { return self.next() };
         let mut state = self.0.state.lock();
         loop {
             if let Some(event) = state.take() {
@@ -110,12 +112,25 @@ impl Events {
 }
 
 impl Waiting {
-    fn take(&mut self) -> Option<Event> {
-        if self.missed > 0 {
-            let missed = std::mem::take(&mut self.missed);
-            return Some(Event::Lagged { missed });
+    fn push(&mut self, event: &Event) {
+        if self.events.len() >= QUEUE {
+            self.missed += 1;
+            return;
         }
-        self.events.pop_front()
+        // What was dropped was dropped here: after what waits, before this one.
+        if let Some(lagged) = self.lagged() {
+            self.events.push_back(lagged);
+        }
+        self.events.push_back(event.clone());
+    }
+
+    fn take(&mut self) -> Option<Event> {
+        self.events.pop_front().or_else(|| self.lagged())
+    }
+
+    fn lagged(&mut self) -> Option<Event> {
+        let missed = std::mem::take(&mut self.missed);
+        (missed > 0).then_some(Event::Lagged { missed })
     }
 }
 
@@ -155,7 +170,11 @@ pub(crate) struct Listeners {
 
 impl Listeners {
     pub(crate) fn new() -> Listeners {
-        Listeners { list: Atomic::new(Vec::new()), len: AtomicUsize::new(0), changing: Mutex::new(()) }
+        Listeners {
+            list: Atomic::new(Vec::new()),
+            len: AtomicUsize::new(0),
+            changing: Mutex::new(()),
+        }
     }
 
     pub(crate) fn subscribe(&self) -> Events {
@@ -210,12 +229,7 @@ impl Listeners {
     fn tell_all(&self, event: &Event) {
         let deaf = self.with(|list| {
             for queue in list {
-                let mut state = queue.state.lock();
-                if state.events.len() < QUEUE {
-                    state.events.push_back(event.clone());
-                } else {
-                    state.missed += 1;
-                }
+                queue.state.lock().push(event);
                 queue.filled.notify_one();
             }
             // Relaxed: see `Events::drop`.

@@ -63,13 +63,13 @@ impl MappedFile {
         self.max
     }
 
-    /// Reserves up to `to` bytes. One caller at a time.
+    /// Reserves up to `to` bytes. Several may ask at once; the file never gets shorter.
     pub(crate) fn grow(&self, to: u64) -> io::Result<()> {
         let from = self.len();
         if to > from {
             os::reserve(&self.file, from, to.min(self.max))?;
             // Release: met by the Acquire in `len`.
-            self.len.store(to.min(self.max), Ordering::Release);
+            self.len.fetch_max(to.min(self.max), Ordering::Release);
         }
         Ok(())
     }
@@ -86,7 +86,10 @@ impl MappedFile {
     /// If they are not reserved: that would be a bug of the engine's, and touching them a signal.
     pub(crate) fn at(&self, offset: u64, len: u64) -> NonNull<u8> {
         let end = offset.checked_add(len);
-        assert!(end.is_some_and(|end| end <= self.len()), "{offset}+{len} is beyond the file's end");
+        assert!(
+            end.is_some_and(|end| end <= self.len()),
+            "{offset}+{len} is beyond the file's end"
+        );
         // SAFETY: inside the mapping, by the assertion (`len() <= max`, the mapping's span).
         unsafe { self.base().add(offset as usize) }
     }
@@ -126,7 +129,7 @@ impl MappedFile {
 
     /// The aligned 32-bit word at `offset`, shared with other processes.
     pub(crate) fn word(&self, offset: u64) -> &AtomicU32 {
-        assert!(offset % 4 == 0, "a word is aligned");
+        assert!(offset.is_multiple_of(4), "a word is aligned");
         let at = self.at(offset, 4).cast::<AtomicU32>();
         // SAFETY: four touchable aligned bytes, by `at` and the assertion; alive as long as the
         // mapping, which `self` holds.
@@ -135,7 +138,7 @@ impl MappedFile {
 
     /// The aligned 64-bit word at `offset`, shared with other processes.
     pub(crate) fn word64(&self, offset: u64) -> &AtomicU64 {
-        assert!(offset % 8 == 0, "a word is aligned");
+        assert!(offset.is_multiple_of(8), "a word is aligned");
         let at = self.at(offset, 8).cast::<AtomicU64>();
         // SAFETY: as in `word`.
         unsafe { at.as_ref() }
@@ -192,10 +195,5 @@ impl MappedFile {
         let from = offset / page * page;
         let to = (offset + len).next_multiple_of(page).min(self.len());
         (from, to - from)
-    }
-
-    /// Returns when the file's length and blocks are on the disk.
-    pub(crate) fn sync_all(&self) -> io::Result<()> {
-        self.file.sync_all()
     }
 }

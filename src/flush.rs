@@ -13,7 +13,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use parking_lot::{Condvar, Mutex};
@@ -110,11 +110,10 @@ impl Flusher {
             }
         }
         let mut desk = self.desk.lock();
-        if !desk.stop && !(desk.woken && limit.is_none()) {
-            match limit {
-                Some(limit) => _ = self.wake.wait_for(&mut desk, limit),
-                None => self.wake.wait(&mut desk),
-            }
+        match limit {
+            Some(limit) if !desk.stop => _ = self.wake.wait_for(&mut desk, limit),
+            None if !desk.stop && !desk.woken => self.wake.wait(&mut desk),
+            _ => {}
         }
         desk.woken = false;
         !desk.stop
@@ -156,7 +155,21 @@ fn wants_flush(place: &Place) -> bool {
 
 /// The background thread: runs until it is roused to stop.
 pub(crate) fn run(engine: &Arc<Engine>) {
-    engine.verify_rest();
+    let mut flushed = Instant::now();
+    for id in &engine.recovery.unverified {
+        if engine.flusher.desk.lock().stop {
+            return;
+        }
+        engine.verify(*id);
+        // However much there is to check, what is saved meanwhile does not wait for it.
+        if let Durability::Background { within } = engine.flusher.durability
+            && flushed.elapsed() >= within / 2
+        {
+            engine.raise_floor_ahead();
+            _ = engine.flush_upto(u64::MAX);
+            flushed = Instant::now();
+        }
+    }
     loop {
         engine.make_present();
         engine.raise_floor_ahead();
@@ -177,11 +190,13 @@ pub(crate) fn run(engine: &Arc<Engine>) {
 }
 
 impl Engine {
-    /// Makes every listed snapshot up to `upto` durable; answers the newest durable one.
+    /// Makes every listed snapshot up to `upto` durable, as far as it has been published when this
+    /// is called: saves that go on meanwhile keep it from nothing. Answers the newest durable one.
     pub(crate) fn flush_upto(&self, upto: u64) -> Result<Option<SnapshotId>, FlushError> {
         if !self.flusher.to_disk {
             return Ok(None);
         }
+        let upto = upto.min(self.lock().next_id - 1);
         let _turn = self.flusher.turn.lock();
         while let Some(batch) = self.next_batch(upto) {
             match self.sync_batch(&batch) {
@@ -338,9 +353,9 @@ impl Engine {
             }
         }
         match &self.directory {
-            Some(directory) => directory
-                .write_floor(floor)
-                .map_err(|e| (directory.path().to_owned(), e)),
+            Some(directory) => {
+                directory.write_floor(floor).map_err(|e| (directory.path().to_owned(), e))
+            }
             None => Ok(()),
         }
     }

@@ -99,7 +99,11 @@ impl<E: Display> Display for GuardError<E> {
                 write!(f, "the change failed and is undone (back at {}): {error}", rollback.to())
             }
             GuardError::Panicked { message, rollback, .. } => {
-                write!(f, "the change panicked and is undone (back at {}): {message}", rollback.to())
+                write!(
+                    f,
+                    "the change panicked and is undone (back at {}): {message}",
+                    rollback.to()
+                )
             }
             GuardError::Save { source } => {
                 write!(f, "the change was not tried, since the state could not be saved: {source}")
@@ -114,22 +118,18 @@ impl<E: Display> Display for GuardError<E> {
 impl<E: fmt::Debug> fmt::Debug for GuardError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            GuardError::Failed { error, rollback } => f
-                .debug_struct("Failed")
-                .field("error", error)
-                .field("rollback", rollback)
-                .finish(),
+            GuardError::Failed { error, rollback } => {
+                f.debug_struct("Failed").field("error", error).field("rollback", rollback).finish()
+            }
             GuardError::Panicked { message, rollback, .. } => f
                 .debug_struct("Panicked")
                 .field("message", message)
                 .field("rollback", rollback)
                 .finish_non_exhaustive(),
             GuardError::Save { source } => f.debug_struct("Save").field("source", source).finish(),
-            GuardError::Rollback { cause, source } => f
-                .debug_struct("Rollback")
-                .field("cause", cause)
-                .field("source", source)
-                .finish(),
+            GuardError::Rollback { cause, source } => {
+                f.debug_struct("Rollback").field("cause", cause).field("source", source).finish()
+            }
         }
     }
 }
@@ -195,8 +195,7 @@ impl Engine {
         state: &mut T,
         change: impl FnOnce(&mut T) -> Result<R, E>,
     ) -> Result<R, GuardError<E>> {
-        let checkpoint =
-            self.checkpoint(state).map_err(|source| GuardError::Save { source })?;
+        let checkpoint = self.checkpoint(state).map_err(|source| GuardError::Save { source })?;
         match catch_unwind(AssertUnwindSafe(|| change(state))) {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => match checkpoint.restore(state) {

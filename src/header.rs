@@ -150,16 +150,20 @@ pub(crate) fn get<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     value
 }
 
-/// Puts the checksum of all before into the last four bytes.
-pub(crate) fn seal<const N: usize>(bytes: &mut [u8; N]) {
-    let crc = crc32fast::hash(&bytes[..N - 4]);
-    put(bytes, N - 4, crc.to_le_bytes());
+/// The seal of bytes: their checksum, where zero, which is no seal, is one.
+fn seal_for(bytes: &[u8]) -> u32 {
+    crc32fast::hash(bytes).max(1)
 }
 
-/// Whether the last four bytes are the checksum of all before. Zero is no seal.
+/// Puts the seal of all before into the last four bytes.
+pub(crate) fn seal<const N: usize>(bytes: &mut [u8; N]) {
+    let seal = seal_for(&bytes[..N - 4]);
+    put(bytes, N - 4, seal.to_le_bytes());
+}
+
+/// Whether the last four bytes are the seal of all before.
 pub(crate) fn is_sealed<const N: usize>(bytes: &[u8; N]) -> bool {
-    let crc = u32::from_le_bytes(get(bytes, N - 4));
-    crc != 0 && crc == crc32fast::hash(&bytes[..N - 4])
+    u32::from_le_bytes(get(bytes, N - 4)) == seal_for(&bytes[..N - 4])
 }
 
 impl Header {
@@ -197,7 +201,11 @@ impl Header {
         let foreign = |what: String| Err(BadHeader::Foreign(what));
         match b[ENDIAN_AT] {
             1 => {}
-            2 => return foreign("its archives are big-endian, this build reads little-endian".into()),
+            2 => {
+                return foreign(
+                    "its archives are big-endian, this build reads little-endian".into(),
+                );
+            }
             n => return damaged(&format!("{n} is no endianness")),
         }
         if b[POINTER_AT] != 4 {
@@ -208,7 +216,10 @@ impl Header {
             return foreign("its archives are unaligned, this build reads aligned ones".into());
         }
         if b[RKYV_AT] != 8 {
-            return foreign(format!("it was written with rkyv 0.{}, this build reads 0.8", b[RKYV_AT]));
+            return foreign(format!(
+                "it was written with rkyv 0.{}, this build reads 0.8",
+                b[RKYV_AT]
+            ));
         }
         let Some(side) = Side::from_letter(b[SIDE_AT]) else {
             return damaged("it is neither side A nor side B");

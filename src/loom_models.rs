@@ -5,11 +5,13 @@
 //! write, and the number tells a read of what was written over.
 //!
 //! Each `mutant_` test breaks one rule and must fail: so anybody can see that the models would
-//! notice. Not noticed by loom: an acquire-release ordering in place of SeqCst where *both* sides
-//! are read-modify-writes, which it lets see the newest value always; and orders of stores to
-//! different words that only a total order over all SeqCst accesses forbids, which it knows per
-//! word alone. The argument at the top of ring.rs needs no more than that: each of its two words is
-//! written by SeqCst and looked at by SeqCst.
+//! notice.
+//!
+//! What loom cannot tell: it lets a SeqCst load pass over a SeqCst store to an older store that is
+//! not SeqCst, even one that happened before. So in the models words are zeroed, announcements ended
+//! and holds given back by SeqCst (`sync.rs`); that Release is enough for the latter two is shown by
+//! `a_look_ended_by_release`, which comes by once. The making of a chunk of slots is seen only
+//! through its bit in `made`.
 
 use std::collections::VecDeque;
 
@@ -407,45 +409,34 @@ fn two_writers_and_a_reader() {
 
 // Each rule broken once.
 
-/// Announces and looks with the orderings given, and ends with the last one.
+/// One try to announce and look, with these orderings: of the announcement, the second look, and the
+/// end.
 fn read_with(shop: &Shop, announce: Ordering, look: Ordering, end: Ordering) {
     let slot = shop.ring.board().mine().expect("numbered").word();
-    let mut seen = shop.ring.head();
-    loop {
-        slot.swap(seen.bits(), announce);
-        let now = Word::from_bits(shop.ring.head_word().load(look));
-        if now == seen {
-            shop.look(seen);
-            slot.store(0, end);
-            return;
-        }
-        slot.store(0, end);
-        seen = now;
+    let seen = shop.ring.head();
+    slot.swap(seen.bits(), announce);
+    if shop.ring.head_word().load(look) == seen.bits() {
+        shop.look(seen);
     }
+    slot.store(0, end);
 }
 
-/// Counts and looks with the orderings given, and lets go with the last one.
+/// One try to count and look, with these orderings: of the count, the second look, and the end.
 fn hold_with(shop: &Shop, count: Ordering, look: Ordering, end: Ordering) {
-    let mut seen = shop.ring.head();
-    loop {
-        let holds = shop.ring.count(seen.place());
-        holds.fetch_add(1, count);
-        let now = Word::from_bits(shop.ring.head_word().load(look));
-        if now == seen {
-            shop.look(seen);
-            holds.fetch_sub(1, end);
-            return;
-        }
-        holds.fetch_sub(1, end);
-        seen = now;
+    let seen = shop.ring.head();
+    let holds = shop.ring.count(seen.place());
+    holds.fetch_add(1, count);
+    if shop.ring.head_word().load(look) == seen.bits() {
+        shop.look(seen);
     }
+    holds.fetch_sub(1, end);
 }
 
 #[test]
-fn the_rules_spelled_out_hold() {
+fn a_look_ended_by_release() {
     use Ordering::{Release, SeqCst};
     beside(2, Some(0), |shop| read_with(shop, SeqCst, SeqCst, Release), by_turns);
-    beside(2, Some(0), |shop| hold_with(shop, SeqCst, SeqCst, Release), by_turns);
+    beside(2, None, |shop| hold_with(shop, SeqCst, SeqCst, Release), by_turns);
 }
 
 #[test]
@@ -558,20 +549,6 @@ fn mutant_writer_that_scans_before_it_swings() {
         let free = shop.is_free(1, 0);
         shop.publish(2, 1);
         if free {
-            shop.publish(3, 0);
-        }
-    };
-    beside(2, Some(0), read, writer);
-}
-
-#[test]
-#[should_panic]
-fn mutant_writer_that_scans_for_the_place_alone_and_too_early() {
-    // The verdict of a scan while the place was the head does not last.
-    let writer = |shop: &Shop| {
-        let quiet = !shop.announced(1, 0);
-        shop.publish(2, 1);
-        if quiet && !shop.held(0) {
             shop.publish(3, 0);
         }
     };

@@ -13,7 +13,7 @@ use std::{
 
 use crate::{
     directory::{Directory, io_error},
-    engine::{CheckFn, Engine, FLOOR_STEP, Found, Place, Trust},
+    engine::{CheckFn, Engine, FLOOR_STEP, Found, Place, Trust, Use},
     error::OpenError,
     extents::Extents,
     file::{BLOCK, MappedFile},
@@ -47,7 +47,11 @@ enum Opened {
     Missing,
     /// Neither header can be read.
     Damaged,
-    Whole { file: File, header: Header, len: u64 },
+    Whole {
+        file: File,
+        header: Header,
+        len: u64,
+    },
 }
 
 /// Opens the ring in `path`, or makes it.
@@ -58,6 +62,8 @@ pub(crate) fn open(
     check: CheckFn,
 ) -> Result<Engine, OpenError> {
     options.check()?;
+    // From here on a forked child knows that it is one.
+    os::forked();
     let directory = Directory::open(path, options)?;
     let mut recovery = Recovery::default();
     let mut opened = Vec::new();
@@ -114,7 +120,10 @@ pub(crate) fn open(
                 MappedFile::map(&full, file, new_len(&options, size), options.max_file_size)
             }
         };
-        files.push(mapped.map_err(io_error(&full, "map (is `max_file_size` of address space to be had?)"))?);
+        files.push(
+            mapped
+                .map_err(io_error(&full, "map (is `max_file_size` of address space to be had?)"))?,
+        );
     }
     let files = pair(files);
     let whole = both_there.then_some(());
@@ -150,30 +159,20 @@ fn pair(files: Vec<MappedFile>) -> [MappedFile; 2] {
     }
 }
 
-/// Opens one side's file and reads its header.
+/// Opens one side's file and reads its header; repairs one copy by the other.
 fn open_side(directory: &Directory, side: Side) -> Result<Opened, OpenError> {
     let name = side.file_name();
     let path = directory.path().join(name);
     let Some(file) = directory.file(name)? else { return Ok(Opened::Missing) };
     let len = file.metadata().map_err(io_error(&path, "look at"))?.len() / BLOCK * BLOCK;
-    for at in HEADER_AT {
+    let copies = HEADER_AT.map(|at| {
         let mut bytes = [0; HEADER_LEN];
-        if file.read_exact_at(&mut bytes, at).is_err() {
-            continue;
-        }
-        match Header::decode(&bytes) {
-            Ok(header) if header.side != side => {
-                let found = if header.side == Side::A { 'A' } else { 'B' };
-                return Err(OpenError::Swapped { path, found });
-            }
-            // Too short for what the header says: the other one says the same.
-            Ok(header) if len < data_at(header.ring) + BLOCK => {}
-            Ok(header) => {
-                if at != HEADER_AT[0] {
-                    file.write_all_at(&bytes, HEADER_AT[0]).map_err(io_error(&path, "repair"))?;
-                }
-                return Ok(Opened::Whole { file, header, len });
-            }
+        file.read_exact_at(&mut bytes, at).map(|()| bytes).unwrap_or([0; HEADER_LEN])
+    });
+    let mut found = None;
+    for bytes in &copies {
+        match Header::decode(bytes) {
+            Ok(header) => _ = found.get_or_insert((header, bytes)),
             // A whole header of somebody else's decides, whatever the other one says.
             Err(BadHeader::Newer(found)) => {
                 return Err(OpenError::NewerFormat { path, found, known: crate::header::FORMAT });
@@ -184,12 +183,27 @@ fn open_side(directory: &Directory, side: Side) -> Result<Opened, OpenError> {
             Err(BadHeader::Damaged(_)) => {}
         }
     }
-    Ok(Opened::Damaged)
+    let Some((header, bytes)) = found else { return Ok(Opened::Damaged) };
+    if header.side != side {
+        let found = if header.side == Side::A { 'A' } else { 'B' };
+        return Err(OpenError::Swapped { path, found });
+    }
+    if len < data_at(header.ring) + BLOCK {
+        return Ok(Opened::Damaged);
+    }
+    for (at, copy) in HEADER_AT.into_iter().zip(&copies) {
+        if copy != bytes {
+            file.write_all_at(bytes, at).map_err(io_error(&path, "repair the header of"))?;
+        }
+    }
+    Ok(Opened::Whole { file, header, len })
 }
 
 /// The reserved length of a new file.
 fn new_len(options: &Options, size: u64) -> u64 {
-    size.max(data_at(options.ring) + BLOCK).next_multiple_of(BLOCK).min(options.max_file_size / BLOCK * BLOCK)
+    size.max(data_at(options.ring) + BLOCK)
+        .next_multiple_of(BLOCK)
+        .min(options.max_file_size / BLOCK * BLOCK)
 }
 
 /// Reserves a new file's space and writes its header, the magic last.
@@ -203,8 +217,7 @@ fn write_new(
 ) -> Result<Uuid, OpenError> {
     let file_id = Uuid(os::random_id().map_err(io_error(path, "draw a random name"))?);
     os::reserve(file, 0, new_len(options, size)).map_err(io_error(path, "reserve the space of"))?;
-    let header =
-        Header { side, ring: options.ring, ring_id, file_id, created: os::wall_clock() };
+    let header = Header { side, ring: options.ring, ring_id, file_id, created: os::wall_clock() };
     let bytes = header.encode();
     let write = |from: usize, to: usize, at: u64| {
         file.write_all_at(&bytes[from..to], at + from as u64).map_err(io_error(path, "write"))
@@ -243,6 +256,8 @@ fn finish(
     let mut schemas: [Option<Extent>; 2] = [None, None];
     let mut damaged = false;
     let mut highest = 0;
+    // Ids that may have been given out, as far as what names them can be believed.
+    let mut doubtful = vec![Word::from_bits(files[0].word64(HINT_AT).load(Ordering::Acquire)).id()];
 
     let mut slots = Vec::new();
     for side in Side::BOTH {
@@ -253,7 +268,7 @@ fn finish(
                 Ok(Some(slot)) => slots.push(slot),
                 Err((id, reason)) => {
                     damaged = true;
-                    highest = highest.max(id.unwrap_or(0));
+                    doubtful.extend(id);
                     let id = id.map(SnapshotId::new);
                     recovery.rejected.push(RejectedSlot { side, place: index, id, reason });
                 }
@@ -269,8 +284,9 @@ fn finish(
         let passed = if snapshots.iter().any(|(_, p)| p.id == slot.record.id) {
             Err("another place holds the same id".to_owned())
         } else {
-            claim(&mut extents[slot.side.index()], &mut slot, first_data)
-                .and_then(|()| look(file, &mut slot, &layout, check, snapshots.is_empty()))
+            claim(&mut extents[slot.side.index()], &mut slot, first_data).and_then(|()| {
+                look(file, &mut slot, &layout, check, options.max_depth, snapshots.is_empty())
+            })
         };
         match passed {
             Ok(()) => {
@@ -317,12 +333,11 @@ fn finish(
         && floors.len() == 3
         && floors.iter().all(|f| f.floor == floor && f.next == clean);
     recovery.clean = agreed && clean > 0;
-    let same_boot = agreed && floors.iter().all(|f| f.boot == boot) && !damaged;
-    // No record, but whoever wrote it had given that id out.
-    let hinted = Word::from_bits(files[0].word64(HINT_AT).load(Ordering::Acquire)).id();
-    if hinted < floor {
-        highest = highest.max(hinted);
-    }
+    let known_boot = boot != Uuid([0; 16]);
+    let same_boot = agreed && known_boot && floors.iter().all(|f| f.boot == boot) && !damaged;
+    let believable = floor.max(highest + FLOOR_STEP);
+    let doubtful = doubtful.into_iter().filter(|id| *id < believable).max();
+    highest = highest.max(doubtful.unwrap_or(0));
     let next_id = if recovery.clean {
         clean.max(highest + 1)
     } else if same_boot {
@@ -334,9 +349,17 @@ fn finish(
     };
     let next_id = next_id.clamp(1, MAX_ID);
 
-    // What is unlisted at once is not worth listing: the ring is full of newer ones.
-    let excess = too_many(&snapshots, options.ring as usize);
-    for at in excess.into_iter().rev() {
+    // What is unlisted at once is not worth listing: the ring is full of newer ones. But the newest
+    // on the disk stays, unlisted (P4).
+    let steady = snapshots.iter().position(|(_, place)| place.durable);
+    for at in too_many(&snapshots, options.ring as usize).into_iter().rev() {
+        let place = &mut snapshots[at].1;
+        recovery.unverified.retain(|id| id.get() != place.id);
+        recovery.other_layout.retain(|(id, _)| id.get() != place.id);
+        if steady == Some(at) {
+            place.listed = false;
+            continue;
+        }
         let (number, place) = snapshots.remove(at);
         let slots = slot_pages(options.ring) as u16;
         let side = Side::BOTH[usize::from(number / slots)];
@@ -346,8 +369,6 @@ fn finish(
         if let Some(run) = place.schema_run {
             extents[side.index()].release(run);
         }
-        recovery.unverified.retain(|id| id.get() != place.id);
-        recovery.other_layout.retain(|(id, _)| id.get() != place.id);
     }
 
     let [a, b] = extents;
@@ -383,7 +404,9 @@ impl Engine {
             }
         }
         if let Some(directory) = &self.directory {
-            directory.write_floor(&note).map_err(io_error(directory.path(), "sync the lock file of"))?;
+            directory
+                .write_floor(&note)
+                .map_err(io_error(directory.path(), "sync the lock file of"))?;
             directory.sync().map_err(io_error(directory.path(), "sync"))?;
         }
         // Whoever can be believed can be read.
@@ -426,14 +449,14 @@ fn read_slot(
         return refuse(format!("it was written for another file ({})", record.file_id));
     }
     if record.side != side || record.index != index {
-        return refuse(format!("it was written for {} place {}", record.side.file_name(), record.index));
+        return refuse(format!(
+            "it was written for {} place {}",
+            record.side.file_name(),
+            record.index
+        ));
     }
     if record.id == 0 || record.id >= MAX_ID {
         return refuse(format!("{} is no id", record.id));
-    }
-    if record.depth > options.max_depth {
-        let (depth, max) = (record.depth, options.max_depth);
-        return refuse(format!("{depth} pointers deep, and `Options::max_depth` is {max}"));
     }
     let note: [u8; NOTE_LEN] = file.read(at + NOTE_AT);
     let seal = seal_of(&bytes);
@@ -461,6 +484,8 @@ fn read_slot(
         redirty: !durable,
         label: decode_label(&label, record.id).map(Into::into),
         trust: Trust::Unverified,
+        state: Use::Sealed,
+        listed: true,
         ..Place::free()
     };
     Ok(Some(Slot { number, side, record, place, claimed: false }))
@@ -470,7 +495,7 @@ fn read_slot(
 fn blocks_of(extent: Extent, first_data: u64) -> Result<std::ops::Range<u64>, String> {
     let Extent { offset, len, .. } = extent;
     let bad = || format!("{len} bytes at {offset} are no extent");
-    if len == 0 || offset < first_data || (offset - first_data) % BLOCK != 0 {
+    if len == 0 || offset < first_data || !(offset - first_data).is_multiple_of(BLOCK) {
         return Err(bad());
     }
     let end = offset.checked_add(len).ok_or_else(bad)?;
@@ -526,6 +551,7 @@ fn look(
     slot: &mut Slot,
     layout: &Layout,
     check: CheckFn,
+    max_depth: u32,
     newest: bool,
 ) -> Result<(), String> {
     if slot.record.layout != layout.fingerprint {
@@ -533,7 +559,15 @@ fn look(
         if newest {
             file.check_extent(slot.place.root)?;
         }
-        slot.place.trust = Trust::Foreign(first_difference(&text, &layout.text).into());
+        let difference = clip(&first_difference(&text, &layout.text));
+        slot.place.trust = Trust::Foreign(difference.into());
+        return Ok(());
+    }
+    let depth = slot.record.depth;
+    if depth > max_depth {
+        // Whole, perhaps, for those who allow as much.
+        let reason = format!("{depth} pointers deep, and `Options::max_depth` is {max_depth}");
+        slot.place.trust = Trust::Foreign(reason.into());
         return Ok(());
     }
     if newest {
@@ -543,12 +577,24 @@ fn look(
     Ok(())
 }
 
+/// The start of what a file says, fit for a log.
+fn clip(text: &str) -> String {
+    const MOST: usize = 400;
+    let clean = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
+    let mut clipped: String = text.chars().take(MOST).map(clean).collect();
+    if text.chars().nth(MOST).is_some() {
+        clipped.push_str("...");
+    }
+    clipped
+}
+
 /// The layout text that a record points at.
 fn layout_text(file: &MappedFile, schema: Extent) -> Result<String, String> {
     if schema.len == 0 || schema.len > MAX_SCHEMA {
         return Err(format!("of another layout, whose text ({} bytes) cannot be read", schema.len));
     }
-    file.check_extent(schema).map_err(|e| format!("of another layout, whose text is damaged: {e}"))?;
+    file.check_extent(schema)
+        .map_err(|e| format!("of another layout, whose text is damaged: {e}"))?;
     Ok(String::from_utf8_lossy(file.retained(schema)).into_owned())
 }
 

@@ -119,7 +119,10 @@ impl Options {
         if self.max_file_size < least || self.max_file_size > 1 << 46 {
             return refuse(
                 "max_file_size",
-                format!("{} bytes; {least} to 2^46 will do for a ring of {}", self.max_file_size, self.ring),
+                format!(
+                    "{} bytes; {least} to 2^46 will do for a ring of {}",
+                    self.max_file_size, self.ring
+                ),
             );
         }
         if self.file_size.is_some_and(|size| size > self.max_file_size) {

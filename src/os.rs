@@ -31,7 +31,8 @@ pub(crate) fn random_id() -> io::Result<[u8; 16]> {
     let mut id = [0; 16];
     let mut filled = 0;
     while filled < id.len() {
-        filled += rustix::rand::getrandom(&mut id[filled..], rustix::rand::GetRandomFlags::empty())?;
+        filled +=
+            rustix::rand::getrandom(&mut id[filled..], rustix::rand::GetRandomFlags::empty())?;
     }
     Ok(id)
 }
@@ -134,8 +135,7 @@ pub(crate) fn open_in(dir: &File, name: &str) -> io::Result<File> {
 
 /// Creates `name` in `dir`, for its owner alone; an error if it is there.
 pub(crate) fn create_in(dir: &File, name: &str) -> io::Result<File> {
-    let flags =
-        OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(rustix::fs::openat(dir, name, flags, Mode::RUSR | Mode::WUSR)?.into())
 }
 

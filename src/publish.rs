@@ -127,7 +127,7 @@ impl Engine {
         let (parent, parent_seal, logical) = match state.listed.front() {
             Some(newest) => {
                 let p = &state.places[usize::from(*newest)];
-                (p.id, p.seal, p.logical + 1)
+                (p.id, p.seal, p.logical.saturating_add(1))
             }
             None => (0, 0, 1),
         };
@@ -217,19 +217,19 @@ impl Engine {
     pub(crate) fn keep(&self, id: SnapshotId, label: &str) -> Result<(), KeepError> {
         let mut state = self.lock();
         let n = self.find(&state, id).ok_or(KeepError::Gone { id })?;
-        let holder = labelled(&state, label);
-        if holder == Some(n) {
+        let holders = labelled(&state, label);
+        if holders == [n] {
             return Ok(());
         }
         let kept = state.places.iter().filter(|p| p.listed && p.label.is_some()).count();
         let ring = self.options.ring as usize;
-        let after = kept + usize::from(state.places[n].label.is_none() && holder.is_none());
+        let after = kept + usize::from(state.places[n].label.is_none() && holders.is_empty());
         if after + 2 > ring {
             return Err(KeepError::Full { kept, ring });
         }
         // The new note first: killed in between, the label names two, never none.
         self.set_label(&mut state, n, Some(label));
-        if let Some(old) = holder {
+        for old in holders.into_iter().filter(|old| *old != n) {
             self.set_label(&mut state, old, None);
         }
         self.flusher.wake_if_idle(&state);
@@ -239,16 +239,19 @@ impl Engine {
     /// Takes a label away. `false` if no snapshot has it.
     pub(crate) fn release(&self, label: &str) -> bool {
         let mut state = self.lock();
-        let Some(n) = labelled(&state, label) else { return false };
-        self.set_label(&mut state, n, None);
+        let holders = labelled(&state, label);
+        for n in &holders {
+            self.set_label(&mut state, *n, None);
+        }
         self.flusher.wake_if_idle(&state);
-        true
+        !holders.is_empty()
     }
 }
 
-/// The place kept under a label.
-fn labelled(state: &State, label: &str) -> Option<usize> {
-    state.places.iter().position(|p| p.listed && p.label.as_deref() == Some(label))
+/// The place kept under a label; two, where a process was killed while it moved.
+fn labelled(state: &State, label: &str) -> Vec<usize> {
+    let places = state.places.iter().enumerate();
+    places.filter(|(_, p)| p.listed && p.label.as_deref() == Some(label)).map(|(n, _)| n).collect()
 }
 
 /// The right to move the head, alone.
@@ -302,10 +305,11 @@ impl Making<'_> {
         let engine = self.engine;
         let n = self.number();
         let mut state = engine.lock();
-        engine.settle(&mut state);
         if state.spaces[self.side.index()].schema.is_none() {
             state = engine.describe(state, self.side)?;
         }
+        // Last: `describe` may let the lock go.
+        engine.settle(&mut state);
         let id = engine.next_id(&mut state)?;
         let blocks = blocks_for(contents.len);
         if blocks != self.blocks {
@@ -345,9 +349,12 @@ impl Making<'_> {
         record.root = goal.root;
         record.root_pos = goal.root_pos;
         let (from, to) = (record.parent, SnapshotId::new(goal.id));
+        // Its pages may look clean though a sync of them has failed.
+        let redirty = goal.redirty || goal.tainted;
         state.places[n].run = self.run;
         let root = engine.ring.root(target);
         engine.publish(&mut state, n, &record, root);
+        state.places[n].redirty = redirty;
         state.counts.rollbacks += 1;
         state.making -= 1;
         self.sealed = true;

@@ -217,6 +217,11 @@ pub(crate) const MAX_LABEL: usize = 255;
 /// Bytes of a label note: id, length, text, seal.
 pub(crate) const LABEL_LEN: usize = 8 + 1 + MAX_LABEL + 4;
 
+/// Whether a text can be a label.
+pub(crate) fn is_label(text: &str) -> bool {
+    !text.is_empty() && text.len() <= MAX_LABEL && !text.chars().any(char::is_control)
+}
+
 /// The label under which a snapshot is kept.
 pub(crate) fn encode_label(id: u64, label: &str) -> [u8; LABEL_LEN] {
     let mut b = [0; LABEL_LEN];
@@ -232,6 +237,6 @@ pub(crate) fn decode_label(b: &[u8; LABEL_LEN], id: u64) -> Option<String> {
     if !is_sealed(b) || u64::from_le_bytes(get(b, 0)) != id {
         return None;
     }
-    let text = b.get(9..9 + usize::from(b[8]))?;
-    std::str::from_utf8(text).ok().map(str::to_owned)
+    let text = std::str::from_utf8(b.get(9..9 + usize::from(b[8]))?).ok()?;
+    is_label(text).then(|| text.to_owned())
 }

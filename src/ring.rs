@@ -26,7 +26,7 @@ use crossbeam_utils::CachePadded;
 
 use crate::{
     announce::Board,
-    sync::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
+    sync::{AtomicU64, AtomicUsize, LET_GO, Ordering, zero},
 };
 
 /// The head in one word: a stamp that only grows (the snapshot's number) and its place.
@@ -71,7 +71,7 @@ impl Word {
 #[derive(Debug)]
 struct Cell {
     /// Mementos of the snapshot here.
-    holds: AtomicU32,
+    holds: AtomicU64,
     /// Milliseconds on the steady clock when `holds` last left zero.
     held_at: AtomicU64,
     /// The address of the archived root; zero until it may be believed.
@@ -90,13 +90,13 @@ impl Ring {
     pub(crate) fn new(places: usize) -> Ring {
         let cell = || {
             CachePadded::new(Cell {
-                holds: AtomicU32::new(0),
+                holds: zero(),
                 held_at: AtomicU64::new(0),
                 root: AtomicUsize::new(0),
             })
         };
         Ring {
-            head: CachePadded::new(AtomicU64::new(0)),
+            head: CachePadded::new(zero()),
             cells: (0..places).map(|_| cell()).collect(),
             board: Board::new(),
         }
@@ -197,12 +197,12 @@ impl Ring {
     pub(crate) fn unhold(&self, place: usize) {
         // Release: met by the SeqCst load in `holds`: who sees zero may write over the bytes, after
         // all reads of them.
-        let before = self.cells[place].holds.fetch_sub(1, Ordering::Release);
+        let before = self.cells[place].holds.fetch_sub(1, LET_GO);
         debug_assert!(before > 0, "R4: a hold is given back once");
     }
 
     /// Holds on a place, and since when in milliseconds on the steady clock.
-    pub(crate) fn holds(&self, place: usize) -> (u32, u64) {
+    pub(crate) fn holds(&self, place: usize) -> (u64, u64) {
         let cell = &self.cells[place];
         // SeqCst: partner of `hold` and `unhold`.
         (cell.holds.load(Ordering::SeqCst), cell.held_at.load(Ordering::Relaxed))
@@ -221,7 +221,7 @@ impl Ring {
         &self.head
     }
 
-    pub(crate) fn count(&self, place: usize) -> &AtomicU32 {
+    pub(crate) fn count(&self, place: usize) -> &AtomicU64 {
         &self.cells[place].holds
     }
 

@@ -120,10 +120,13 @@ impl Engine {
                 self.ring.hold(n);
                 Ok(Hold::counted(self, n, id))
             }
-            None if id.get() > 0 && id.get() < state.next_id => {
-                Err(MementoError::Evicted { id, oldest: self.oldest(&state) })
-            }
-            None => Err(MementoError::Unknown { id }),
+            None => Err(match state.rejected.iter().find(|(n, _)| *n == id.get()) {
+                Some((_, reason)) => MementoError::Rejected { id, reason: reason.to_string() },
+                None if id.get() > 0 && id.get() < state.next_id => {
+                    MementoError::Evicted { id, oldest: self.oldest(&state) }
+                }
+                None => MementoError::Unknown { id },
+            }),
         }
     }
 
@@ -209,7 +212,9 @@ impl Engine {
     }
 
     /// The newest snapshot, held; an error if it is there and cannot be read.
-    pub(crate) fn newest<T: Snapshot>(self: &Arc<Engine>) -> Result<Option<Memento<T>>, ResumeError> {
+    pub(crate) fn newest<T: Snapshot>(
+        self: &Arc<Engine>,
+    ) -> Result<Option<Memento<T>>, ResumeError> {
         if os::forked() {
             return Err(ResumeError::Forked);
         }

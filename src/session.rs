@@ -106,9 +106,8 @@ impl Session {
         room: &mut dyn Room,
     ) -> Session {
         // SAFETY: only the lifetime changes; the caller promises that `room` outlives the session.
-        let room = unsafe {
-            std::mem::transmute::<*mut (dyn Room + '_), *mut (dyn Room + 'static)>(room)
-        };
+        let room =
+            unsafe { std::mem::transmute::<*mut (dyn Room + '_), *mut (dyn Room + 'static)>(room) };
         let window = if fused { CRC_WINDOW } else { usize::MAX };
         Session {
             base,

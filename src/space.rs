@@ -91,7 +91,8 @@ impl Engine {
         let mut refused = None;
         if end <= file.max() {
             let to = (file.len() * 2).clamp(end, file.max());
-            let grown = MutexGuard::unlocked(&mut state, || file.grow(to).or_else(|_| file.grow(end)));
+            let grown =
+                MutexGuard::unlocked(&mut state, || file.grow(to).or_else(|_| file.grow(end)));
             let blocks = (file.len() - self.data_at()) / BLOCK;
             state.spaces[side.index()].extents.grow(blocks);
             match grown {
@@ -235,6 +236,7 @@ impl Engine {
             let number = n as u16;
             let (mementos, held_at) = self.ring.holds(n);
             let (by, since) = if mementos > 0 {
+                let mementos = u32::try_from(mementos).unwrap_or(u32::MAX);
                 (HeldBy::Mementos { mementos }, clock::since(held_at))
             } else if let Some(label) = &place.label {
                 (HeldBy::Label(label.to_string()), clock::since_wall(place.left_at))

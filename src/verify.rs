@@ -35,6 +35,8 @@ pub(crate) fn check_place(
     place: &Place,
     check: crate::engine::CheckFn,
 ) -> Result<usize, String> {
+    // Ahead of the checksum, which would fault them in one by one; it goes on without.
+    _ = file.populate(place.root.offset, place.root.len.max(1), false);
     file.check_extent(place.root)?;
     let bytes = file.retained(place.root);
     check(bytes, place.root_pos as usize, place.depth)?;
@@ -74,30 +76,28 @@ impl Engine {
                 let index = self.slot_at(n) / crate::record::SLOT_LEN - 1;
                 let reason = format!("{} place {index}: {what}", file.path().display());
                 state.places[n].trust = Trust::Rejected(reason.as_str().into());
+                state.rejected.push((id, reason.as_str().into()));
                 self.unlist(&mut state, n as u16);
-                self.listeners
-                    .tell(|| Event::Rejected { id: wanted, reason: reason.clone() });
+                self.listeners.tell(|| Event::Rejected { id: wanted, reason: reason.clone() });
                 Err(MementoError::Rejected { id: wanted, reason })
             }
         }
     }
 
-    /// Checks what opening has left, oldest last, one at a time.
-    pub(crate) fn verify_rest(&self) {
-        for id in &self.recovery.unverified {
-            let held = {
-                let state = self.lock();
-                let found = self.find(&state, *id);
-                if let Some(n) = found {
-                    self.ring.hold(n);
-                }
-                found
-            };
-            if let Some(n) = held {
-                // Told by its event, and by whoever asks for it.
-                _ = self.believe(n, id.get());
-                self.ring.unhold(n);
+    /// Checks a snapshot that opening has left unchecked, if it is still listed.
+    pub(crate) fn verify(&self, id: SnapshotId) {
+        let held = {
+            let state = self.lock();
+            let found = self.find(&state, id);
+            if let Some(n) = found {
+                self.ring.hold(n);
             }
+            found
+        };
+        if let Some(n) = held {
+            // Told by its event, and by whoever asks for it.
+            _ = self.believe(n, id.get());
+            self.ring.unhold(n);
         }
     }
 }

@@ -312,7 +312,8 @@ fn a_directory_keeps_its_ring_and_options_must_fit_it() {
     let tight = small().ring(2).file_size(0).max_file_size(4096 * 8);
     let error = open_with::<World>(&tight, &dir).expect_err("too small for a ring of 40");
     assert!(matches!(error, OpenError::Options { option: "max_file_size", .. }), "{error:?}");
-    assert_eq!(open(&dir).history().len(), 20, "A's half");
+    // An evicted one may reappear below.
+    assert!((20..=21).contains(&open(&dir).history().len()), "A's half");
 }
 
 #[test]

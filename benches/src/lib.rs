@@ -1,6 +1,6 @@
 //! snapring beside the limits of the hardware and beside its peers: what the benchmarks share.
 //!
-//! [`states`] says what is saved, [`place`] where to, [`ring`] and [`swing`] by whom; [`limit`] and
+//! [`states`] says what is saved, [`place`] where to, [`ring`], [`swing`] and [`reopened`] by whom; [`limit`] and
 //! [`by_hand`] are the references that nobody can beat by much, [`peers`] those that others have
 //! written. [`run`] is criterion with our settings, [`duel`] runs rows by turns, and [`results`] is
 //! what that leaves for the report.
@@ -11,6 +11,7 @@ pub mod histogram;
 pub mod limit;
 pub mod peers;
 pub mod place;
+pub mod reopened;
 pub mod results;
 pub mod ring;
 pub mod run;

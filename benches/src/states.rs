@@ -1,7 +1,7 @@
 #![forbid(unsafe_code)]
 //! The states that are measured: what they are and what is in them. Knows nothing of who saves them.
 //!
-//! - **small**: one [`Player`](map_free::Player);
+//! - **small**: one [`Player`](map_free::Player), number [`SMALL`];
 //! - **room**: a [`World`](map_free::World) of one room, 1,000 players;
 //! - **world**: one of [`PLAYERS`] players in rooms of 1,000;
 //! - **cells**: [`plain::CELLS`] plain rows of 64 bytes.
@@ -19,6 +19,9 @@ pub const PLAYERS: usize = 73_783;
 /// Players in one room.
 pub const ROOM: usize = 1_000;
 
+/// The player who is the small state: 832 bytes of archive.
+pub const SMALL: u64 = 5;
+
 /// Cooldowns of one player.
 const COOLDOWNS: usize = 9;
 
@@ -27,7 +30,9 @@ struct Dice(u64);
 
 impl Dice {
     fn new(index: u64, tick: u64) -> Dice {
-        Dice(index.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ tick.wrapping_mul(0xd1b5_4a32_d192_ed03))
+        // Drawn, so that neighbours do not draw the same numbers one after the other.
+        let (index, tick) = (Dice(index).draw(), Dice(!tick).draw());
+        Dice(index ^ tick)
     }
 
     /// splitmix64.
@@ -254,7 +259,7 @@ macro_rules! shape {
             pub fn new(id: u64, tick: u64) -> Player {
                 let mut fixed = Dice::new(id, 0);
                 let name: String =
-                    (0..5 + fixed.below(10)).map(|_| (b'a' + fixed.below(26) as u8) as char).collect();
+                    (0..5 + fixed.below(17)).map(|_| (b'a' + fixed.below(26) as u8) as char).collect();
                 let carried = 4 + fixed.below(10);
                 // Ascending, so that a sorted `Vec` of them is one.
                 let mut skill = 0;

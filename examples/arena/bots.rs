@@ -1,11 +1,11 @@
 #![forbid(unsafe_code)]
-//! [`Bots`]: the clients, each with a connection and a thread of its own. A bot keeps what it is
-//! shown, orders its units about, tells the hash of its view when asked, and comes back when the
-//! server has gone.
+//! [`Bots`]: the clients. Each has a connection of its own, keeps what it is shown, orders its
+//! units about, tells the hash of its view when asked, and comes back when the server has gone. A
+//! few threads look after them all.
 
 use std::{
     collections::HashMap,
-    io::{self, BufReader, ErrorKind, Read, Write},
+    io,
     net::{Ipv4Addr, TcpStream},
     sync::{
         Arc,
@@ -16,18 +16,25 @@ use std::{
 };
 
 use crate::{
+    channel::Channel,
     view::{self, Row},
     wire::{Down, LONGEST_DOWN, Up},
     world::{fraction, mix},
 };
 
 /// A bot sends its units elsewhere once in so many ticks.
-const RESTLESS: u64 = 24;
+const RESTLESS: u64 = 60;
 
-/// Stack of a bot's thread.
-const STACK: usize = 128 << 10;
+/// Threads that look after the bots, and how long each rests between two rounds.
+const THREADS: u32 = 4;
+const REST: Duration = Duration::from_millis(4);
 
-/// What bots have in common. Counts are for people to read: relaxed will do.
+/// Connections that a thread tries to make in a round: all at once would be more than a listening
+/// socket takes, and the rest would wait for a second.
+const CALLS: u32 = 8;
+
+/// What bots have in common. Relaxed everywhere: these are counts, and no other memory is read on
+/// their word.
 struct Shared {
     port: u16,
     /// Length of the map's sides.
@@ -58,11 +65,19 @@ impl Bots {
             resynced: zeros(),
             sees: zeros(),
         });
-        let thread = |player| {
+        let look_after = |first: u32| {
             let shared = shared.clone();
-            thread::Builder::new().stack_size(STACK).spawn(move || live(player, &shared))
+            let bot = |player| Bot { player, channel: None, view: HashMap::new() };
+            let mut bots: Vec<Bot> = (first..count).step_by(THREADS as usize).map(bot).collect();
+            thread::Builder::new().name("bots".to_owned()).spawn(move || {
+                while !shared.stop.load(Relaxed) {
+                    let mut calls = CALLS;
+                    bots.iter_mut().for_each(|bot| bot.turn(&shared, &mut calls));
+                    thread::sleep(REST);
+                }
+            })
         };
-        let threads = (0..count).map(thread).collect::<io::Result<_>>()?;
+        let threads = (0..THREADS).map(look_after).collect::<io::Result<_>>()?;
         Ok(Bots { shared, threads })
     }
 
@@ -92,75 +107,63 @@ impl Bots {
         self.shared.connections.load(Relaxed)
     }
 
-    /// Lets them not come back when the server goes.
-    pub(crate) fn dismiss(&self) {
+    /// Lets all of them go; whether none had panicked.
+    pub(crate) fn dismiss(&mut self) -> bool {
         self.shared.stop.store(true, Relaxed);
-    }
-
-    /// Waits for all to end, which they do once the server has gone. `false` if one panicked.
-    pub(crate) fn join(self) -> bool {
-        self.threads.into_iter().map(JoinHandle::join).filter(Result::is_err).count() == 0
+        let ended: Vec<_> = self.threads.drain(..).map(JoinHandle::join).collect();
+        ended.iter().all(Result::is_ok)
     }
 }
 
-/// A bot's life: connect, play, and again.
-fn live(player: u32, shared: &Shared) {
-    // Not all at the same instant.
-    let pause = Duration::from_millis(20 + u64::from(player % 40));
-    while !shared.stop.load(Relaxed) {
-        thread::sleep(pause);
-        if let Ok(stream) = TcpStream::connect((Ipv4Addr::LOCALHOST, shared.port)) {
-            shared.connections.fetch_add(1, Relaxed);
-            // It ends with the connection, whatever the reason.
-            _ = Bot { player, shared, view: HashMap::new() }.play(stream);
-        }
-    }
-}
-
-struct Bot<'a> {
+/// One client.
+struct Bot {
     player: u32,
-    shared: &'a Shared,
+    channel: Option<Channel>,
     view: HashMap<u32, Row>,
 }
 
-impl Bot<'_> {
-    fn play(mut self, stream: TcpStream) -> io::Result<()> {
-        stream.set_nodelay(true)?;
-        let mut incoming = BufReader::new(&stream);
-        let (mut body, mut out) = (Vec::new(), Vec::new());
-        Up::Hello { player: self.player }.put(&mut out);
-        loop {
-            if !out.is_empty() {
-                (&stream).write_all(&out)?;
-                out.clear();
-            }
-            let mut len = [0; 4];
-            incoming.read_exact(&mut len)?;
-            let len = u32::from_le_bytes(len) as usize;
-            if len > LONGEST_DOWN {
-                return Err(ErrorKind::InvalidData.into());
-            }
-            body.resize(len, 0);
-            incoming.read_exact(&mut body)?;
-            self.shared.bytes.fetch_add(len as u64 + 4, Relaxed);
-            self.take(Down::parse(&body).ok_or(ErrorKind::InvalidData)?, &mut out);
+impl Bot {
+    /// Takes in what has come and answers it; connects if need be.
+    fn turn(&mut self, shared: &Shared, calls: &mut u32) {
+        let connected = self.channel.take().or_else(|| {
+            *calls = calls.checked_sub(1)?;
+            self.connect(shared).ok()
+        });
+        let Some(mut channel) = connected else { return };
+        let played = channel.receive(LONGEST_DOWN, |body, out| {
+            shared.bytes.fetch_add(body.len() as u64 + 4, Relaxed);
+            self.take(Down::parse(body)?, shared, out);
+            Some(())
+        });
+        // Otherwise the connection ends here, and the next turn makes another.
+        if played.and_then(|()| channel.flush()).is_ok() {
+            self.channel = Some(channel);
         }
     }
 
-    fn take(&mut self, frame: Down, out: &mut Vec<u8>) {
+    fn connect(&mut self, shared: &Shared) -> io::Result<Channel> {
+        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, shared.port))?;
+        shared.connections.fetch_add(1, Relaxed);
+        let mut channel = Channel::new(stream)?;
+        self.view.clear();
+        Up::Hello { player: self.player }.put(channel.outbox());
+        Ok(channel)
+    }
+
+    fn take(&mut self, frame: Down, shared: &Shared, out: &mut Vec<u8>) {
         match frame {
             Down::Resync { snapshot, rows, .. } => {
                 self.view = rows.into_iter().map(|row| (row.id, row)).collect();
                 let me = self.player as usize;
-                self.shared.sees[me].store(self.view.len() as u64, Relaxed);
-                self.shared.resynced[me].store(snapshot, Relaxed);
+                shared.sees[me].store(self.view.len() as u64, Relaxed);
+                shared.resynced[me].store(snapshot, Relaxed);
             }
             Down::Delta { tick, changed, gone } => {
                 gone.iter().for_each(|id| _ = self.view.remove(id));
                 self.view.extend(changed.into_iter().map(|row| (row.id, row)));
                 if tick % RESTLESS == u64::from(self.player) % RESTLESS {
                     let somewhere = |axis: u64| {
-                        fraction(mix(tick, u64::from(self.player) << 1 | axis)) * self.shared.size
+                        fraction(mix(tick, u64::from(self.player) << 1 | axis)) * shared.size
                     };
                     Up::Move { x: somewhere(0), y: somewhere(1) }.put(out);
                 }

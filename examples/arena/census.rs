@@ -16,8 +16,15 @@ impl Censuses {
     /// Starts one, which asks nobody so far.
     pub(crate) fn start(&mut self, why: &str, head: u64) -> u64 {
         self.last += 1;
-        let counts =
-            Census { why: why.to_owned(), head, asked: 0, agreed: 0, differed: 0, lost: 0, took: 0 };
+        let counts = Census {
+            why: why.to_owned(),
+            head,
+            asked: 0,
+            agreed: 0,
+            differed: 0,
+            lost: 0,
+            took: 0,
+        };
         self.open.push((self.last, Instant::now(), counts));
         self.last
     }

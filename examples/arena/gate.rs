@@ -69,8 +69,7 @@ pub(crate) unsafe fn admit(table: NonNull<Table>) -> Result<&'static Table, Refu
     // SAFETY: the version agrees, so a whole table is there, for good.
     let table: &'static Table = unsafe { table.as_ref() };
 
-    let (theirs, ours) =
-        (Fingerprint::from_bytes(table.fingerprint), Fingerprint::of::<Arena>());
+    let (theirs, ours) = (Fingerprint::from_bytes(table.fingerprint), Fingerprint::of::<Arena>());
     if theirs != ours {
         return Err(Refusal::Fingerprint { theirs, ours });
     }

@@ -2,25 +2,17 @@
 //! [`Gateway`]: one client's connection, as the server has it, and what the client was shown. It
 //! knows frames and views, and nothing of the state.
 
-use std::{
-    collections::VecDeque,
-    io::{self, ErrorKind, Read, Write},
-    net::TcpStream,
-};
+use std::{collections::VecDeque, io, net::TcpStream};
 
 use crate::{
+    channel::Channel,
     view::Row,
     wire::{Down, LONGEST_UP, Up},
 };
 
-/// A client that lets this much pile up is let go.
-const PATIENCE: usize = 8 << 20;
-
 /// A client's connection. Nothing here blocks.
 pub(crate) struct Gateway {
-    stream: TcpStream,
-    inbox: Vec<u8>,
-    outbox: Vec<u8>,
+    channel: Channel,
     /// What the client was shown, by id.
     shown: Vec<Row>,
     /// Hashes that the client was asked for: number, and what the server has.
@@ -29,15 +21,8 @@ pub(crate) struct Gateway {
 
 impl Gateway {
     pub(crate) fn new(stream: TcpStream) -> io::Result<Gateway> {
-        stream.set_nonblocking(true)?;
-        stream.set_nodelay(true)?;
-        Ok(Gateway {
-            stream,
-            inbox: Vec::new(),
-            outbox: Vec::new(),
-            shown: Vec::new(),
-            asked: VecDeque::new(),
-        })
+        let channel = Channel::new(stream)?;
+        Ok(Gateway { channel, shown: Vec::new(), asked: VecDeque::new() })
     }
 
     /// The frames that have come in.
@@ -46,36 +31,15 @@ impl Gateway {
     ///
     /// The client has hung up, or talks nonsense.
     pub(crate) fn receive(&mut self) -> io::Result<Vec<Up>> {
-        let mut bytes = [0; 1024];
-        loop {
-            match self.stream.read(&mut bytes) {
-                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
-                Ok(n) => self.inbox.extend(&bytes[..n]),
-                Err(e) if e.kind() == ErrorKind::WouldBlock => break,
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
-            }
-        }
         let mut frames = Vec::new();
-        let mut rest = self.inbox.as_slice();
-        while let Some((len, after)) = rest.split_first_chunk() {
-            let len = u32::from_le_bytes(*len) as usize;
-            if len > LONGEST_UP {
-                return Err(ErrorKind::InvalidData.into());
-            }
-            let Some((body, after)) = after.split_at_checked(len) else { break };
-            frames.push(Up::parse(body).ok_or(ErrorKind::InvalidData)?);
-            rest = after;
-        }
-        let read = self.inbox.len() - rest.len();
-        self.inbox.drain(..read);
+        self.channel.receive(LONGEST_UP, |body, _| Up::parse(body).map(|up| frames.push(up)))?;
         Ok(frames)
     }
 
     /// Shows the client the whole view, as of a snapshot. `view` is in the order of ids.
     pub(crate) fn resync(&mut self, snapshot: u64, tick: u64, view: Vec<Row>) {
         self.shown.clone_from(&view);
-        Down::Resync { snapshot, tick, rows: view }.put(&mut self.outbox);
+        Down::Resync { snapshot, tick, rows: view }.put(self.channel.outbox());
     }
 
     /// Shows the client what has changed since. `view` is in the order of ids.
@@ -91,20 +55,23 @@ impl Gateway {
             }
         }
         gone.extend(old.map(|row| row.id));
-        Down::Delta { tick, changed, gone }.put(&mut self.outbox);
+        Down::Delta { tick, changed, gone }.put(self.channel.outbox());
         self.shown = view;
     }
 
     /// Asks for the hash of what the client sees; `hash` is what it should be. It is not sent.
     pub(crate) fn ask(&mut self, number: u64, hash: u64) {
         self.asked.push_back((number, hash));
-        Down::Ask { number }.put(&mut self.outbox);
+        Down::Ask { number }.put(self.channel.outbox());
     }
 
     /// Whether the client's answer is the server's; `None` for an answer to no question.
     pub(crate) fn answered(&mut self, number: u64, hash: u64) -> Option<bool> {
-        let (asked, expected) = self.asked.pop_front()?;
-        (asked == number).then_some(expected == hash)
+        let (asked, expected) = *self.asked.front()?;
+        (asked == number).then(|| {
+            self.asked.pop_front();
+            expected == hash
+        })
     }
 
     /// Questions that the client has not answered.
@@ -118,20 +85,6 @@ impl Gateway {
     ///
     /// The client has hung up, or has not listened for long.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
-        let mut sent = 0;
-        while sent < self.outbox.len() {
-            match self.stream.write(&self.outbox[sent..]) {
-                Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(n) => sent += n,
-                Err(e) if e.kind() == ErrorKind::WouldBlock => break,
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
-            }
-        }
-        self.outbox.drain(..sent);
-        if self.outbox.len() > PATIENCE {
-            return Err(ErrorKind::TimedOut.into());
-        }
-        Ok(())
+        self.channel.flush()
     }
 }

@@ -18,9 +18,11 @@
 
 mod bots;
 mod census;
+mod channel;
 #[expect(unsafe_code, reason = "reads a table that a library hands over")]
 mod gate;
 mod gateway;
+#[allow(dead_code, reason = "the rules use more of it")]
 mod interface;
 mod news;
 mod record;
@@ -46,6 +48,7 @@ cargo run --release --example arena -- [OPTIONS]
   --units N      units in the world                      (6000)
   --seconds N    how long the play takes, from 5         (18)
   --dir PATH     where to keep the world and the rules   (a new one, removed at the end)
+                 a world that is there already is gone on with
   --help         this text
 
 The exit status is 0 only if everything went as the table at the end says.";
@@ -92,7 +95,9 @@ fn task() -> Result<Task, lexopt::Error> {
     while let Some(word) = line.next()? {
         match word {
             Long("players") => players = within(line.value()?.parse()?, 1..=2000, "players")?,
-            Long("units") => units = within(line.value()?.parse()?, 100..=world::MOST_UNITS, "units")?,
+            Long("units") => {
+                units = within(line.value()?.parse()?, 100..=world::MOST_UNITS, "units")?
+            }
             Long("seconds") => seconds = within(line.value()?.parse()?, 5..=3600, "seconds")?,
             Long("dir") => dir = Some(line.value()?.into()),
             Long("serve") => serve = true,

@@ -25,7 +25,8 @@ pub(crate) struct Kill {
     pub(crate) clean: bool,
     /// From the kill to the new server's first tick being published.
     pub(crate) to_first_tick: Duration,
-    /// From the kill to every client seeing the world again.
+    /// Clients that agreed with the new server, and the time from the kill until they had said so.
+    pub(crate) agreed: usize,
     pub(crate) to_all_clients: Duration,
 }
 
@@ -60,6 +61,9 @@ pub(crate) struct Record {
     /// The census at the end, and whether the server closed its files in good order.
     pub(crate) last_census: Option<Census>,
     pub(crate) closed: bool,
+    /// Bytes that clients have received, and whether none of them panicked.
+    pub(crate) sent: u64,
+    pub(crate) bots_well: bool,
 }
 
 impl Record {
@@ -93,6 +97,7 @@ impl Record {
             ("time to restored", self.restored()),
             ("longest tick", self.longest_tick()),
             ("killed", self.killed()),
+            ("up again", self.up_again()),
             ("bytes", self.bytes()),
             ("clients", self.clients()),
         ];
@@ -113,9 +118,13 @@ impl Record {
             && failed == [(3, "refused"), (4, "error"), (5, "panic")]
             && self.undone.iter().all(|u| u.undone.in_charge == 2)
             && third;
-        let names = |list: &[u32]| list.iter().map(|n| format!("v{n}")).collect::<Vec<_>>().join(" ");
+        let names =
+            |list: &[u32]| list.iter().map(|n| format!("v{n}")).collect::<Vec<_>>().join(" ");
         let out: Vec<u32> = failed.iter().map(|(n, _)| *n).collect();
-        (held, format!("{} went in; {} failed, and v2 went on each time", names(&loaded), names(&out)))
+        (
+            held,
+            format!("{} went in; {} failed, and v2 went on each time", names(&loaded), names(&out)),
+        )
     }
 
     fn rollbacks(&self) -> (bool, String) {
@@ -123,9 +132,11 @@ impl Record {
         let whole = self.undone.iter().filter(whole).count();
         // v4 must have spoilt everything, and v5 something, or nothing was proved.
         let hurt = |rules: u32| self.undone.iter().find(|u| u.undone.rules == rules);
-        let real = hurt(4).is_some_and(|u| u.undone.units_hurt == self.units && u.undone.scores_hurt > 0)
+        let real = hurt(4)
+            .is_some_and(|u| u.undone.units_hurt == self.units && u.undone.scores_hurt > 0)
             && hurt(5).is_some_and(|u| u.undone.units_hurt > 0);
-        let text = format!("{whole} of 3, each to the digest of what was saved before, in the same tick");
+        let text =
+            format!("{whole} of 3 in the same tick, each to the digest of what was saved before");
         (whole == 3 && self.undone.len() == 3 && real, text)
     }
 
@@ -148,15 +159,16 @@ impl Record {
             ticks.get((last as f64 * part) as usize).copied().unwrap_or_default()
         };
         let text = format!(
-            "{} of {} (tick {}); median {}, p99 {}, {} ticks",
+            "{} (tick {}); median {}, p99 {}, in {} ticks; there are {}",
             ms(self.longest.0),
-            ms(BUDGET),
             self.longest.1,
             ms(at(0.5)),
             ms(at(0.99)),
-            ticks.len()
+            ticks.len(),
+            ms(BUDGET),
         );
-        (!ticks.is_empty(), text)
+        // One tick may wait for the machine; the run of them must not.
+        (!ticks.is_empty() && at(0.5) < BUDGET, text)
     }
 
     fn killed(&self) -> (bool, String) {
@@ -168,25 +180,35 @@ impl Record {
             && (kill.tick..=kill.tick + 1).contains(&kill.resumed_tick)
             && kill.resumed_head >= kill.head;
         let text = format!(
-            "by signal {} in tick {}, resumed in tick {} as #{}; next tick after {}, all clients after {}",
-            kill.signal.map_or("?".to_owned(), |n| n.to_string()),
+            "by signal {} in tick {} (#{}); gone on with in tick {} (#{})",
+            kill.signal.map_or("none".to_owned(), |n| n.to_string()),
             kill.tick,
+            kill.head,
             kill.resumed_tick,
             kill.resumed_head,
+        );
+        (held, text)
+    }
+
+    fn up_again(&self) -> (bool, String) {
+        let Some(kill) = &self.kill else { return (false, "not".to_owned()) };
+        let text = format!(
+            "{} from the kill to the next tick, {} to every client in agreement",
             ms(kill.to_first_tick),
             ms(kill.to_all_clients)
         );
-        (held, text)
+        (kill.agreed == self.players, text)
     }
 
     fn bytes(&self) -> (bool, String) {
         let Some(last) = &self.last else { return (false, "none".to_owned()) };
         let text = format!(
-            "{} a snapshot, {} snapshots, {} written, into two files of {} together",
+            "{} a snapshot; {} snapshots, {} written into {} of files; {} to clients",
             bytes(last.bytes),
             self.saves_before + last.saves,
             bytes(self.written_before + last.written),
-            bytes(last.files)
+            bytes(last.files),
+            bytes(self.sent),
         );
         (last.bytes > 0 && self.closed, text)
     }
@@ -204,7 +226,8 @@ impl Record {
             && self.last_census.as_ref().is_some_and(all)
             && self.differed == 0
             // Nobody had to connect again, but for the kill.
-            && self.connections == self.players as u64;
+            && self.connections == self.players as u64
+            && self.bots_well;
         let text = format!(
             "{now} of {} in agreement; {} views compared in all, {} differed",
             self.players,

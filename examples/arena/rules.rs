@@ -37,8 +37,7 @@ impl fmt::Display for Failure {
         match self {
             Failure::Library(words) => write!(f, "not a library of rules: {words}"),
             Failure::Refused(refusal) => refusal.fmt(f),
-            Failure::Reported(words) => write!(f, "it reported: {words}"),
-            Failure::Panicked(words) => write!(f, "it panicked: {words}"),
+            Failure::Reported(words) | Failure::Panicked(words) => f.write_str(words),
         }
     }
 }
@@ -65,8 +64,9 @@ impl Rules {
         let library: &'static Library = Box::leak(Box::new(library));
         // SAFETY: what bears this name is a function of this type in every version of the
         // interface.
-        let entrance = unsafe { library.get::<extern "C" fn() -> *const Table>(ENTRANCE.as_bytes()) }
-            .map_err(broken)?;
+        let entrance =
+            unsafe { library.get::<extern "C" fn() -> *const Table>(ENTRANCE.as_bytes()) }
+                .map_err(broken)?;
         let table = NonNull::new(entrance().cast_mut())
             .ok_or_else(|| Failure::Library("it hands over no table".to_owned()))?;
         // SAFETY: every version of the interface hands over a table that starts with its version

@@ -5,7 +5,7 @@
 use std::{
     env,
     error::Error,
-    fs::DirBuilder,
+    fs::{self, DirBuilder},
     io::{BufRead, BufReader, Write},
     os::unix::{fs::DirBuilderExt, process::ExitStatusExt},
     path::{Path, PathBuf},
@@ -72,28 +72,28 @@ pub(crate) fn play(options: Options) -> Outcome<bool> {
     };
     DirBuilder::new().mode(0o700).recursive(!passing).create(&dir)?;
     DirBuilder::new().mode(0o700).recursive(true).create(dir.join("rules"))?;
-    build(&timeline, &dir.join("rules"))?;
+    build(&timeline, &dir.join("rules")).inspect_err(|_| {
+        timeline.blank();
+        if passing {
+            _ = fs::remove_dir_all(&dir);
+        }
+    })?;
 
     let (server, ready) = Server::start(&dir, &options, 0)?;
-    timeline.note(
-        "server",
-        format_args!("process {}, on 127.0.0.1:{}", ready.pid, ready.port),
-    );
+    timeline.note("server", format_args!("process {}, on 127.0.0.1:{}", ready.pid, ready.port));
     let found = if ready.resumed { "found, and gone on with" } else { "made anew" };
     timeline.note("world", format_args!("{}, {found}", dir.join("world").display()));
     timeline.note("ticks", LEGEND);
     timeline.blank();
+    timeline.heading();
 
     let bots = Bots::start(options.players, ready.port, ready.size)?;
-    let record = Record {
-        players: options.players as usize,
-        units: ready.units,
-        ..Record::default()
-    };
+    let record =
+        Record { players: options.players as usize, units: ready.units, ..Record::default() };
     let mut play = Play { options, dir, timeline, server, bots, record, pulse: Vec::new() };
     let held = play.run(&ready)?;
     if held && passing {
-        std::fs::remove_dir_all(&play.dir)?;
+        fs::remove_dir_all(&play.dir)?;
     } else {
         play.timeline.note("kept", play.dir.display());
     }
@@ -114,7 +114,10 @@ fn make_room_for(players: u32) -> Outcome<()> {
 }
 
 fn build(timeline: &Timeline, dir: &Path) -> Outcome<()> {
-    timeline.raw(format_args!("  {}built", timeline.paint(Tone::Quiet, format_args!("{:<10}", "rules"))));
+    timeline.raw(format_args!(
+        "  {}built",
+        timeline.paint(Tone::Quiet, format_args!("{:<10}", "rules"))
+    ));
     let start = Instant::now();
     for number in 1..=5 {
         workshop::build(number, dir)?;
@@ -136,7 +139,12 @@ impl Server {
     fn start(dir: &Path, options: &Options, port: u16) -> Outcome<(Server, Ready)> {
         let mut child = Command::new(env::current_exe()?)
             .arg("--serve")
-            .args(["--players", &options.players.to_string(), "--units", &options.units.to_string()])
+            .args([
+                "--players",
+                &options.players.to_string(),
+                "--units",
+                &options.units.to_string(),
+            ])
             .args(["--port", &port.to_string(), "--dir"])
             .arg(dir)
             .stdin(Stdio::piped())
@@ -160,7 +168,8 @@ impl Server {
     }
 
     fn order(&mut self, order: &str) -> Outcome<()> {
-        writeln!(self.orders, "{order}").map_err(|e| format!("the server does not listen: {e}").into())
+        writeln!(self.orders, "{order}")
+            .map_err(|e| format!("the server does not listen: {e}").into())
     }
 }
 
@@ -194,7 +203,8 @@ impl Play {
         );
         self.timeline.event(self.now(), Tone::Strong, "start", text);
         if ready.resumed {
-            let text = format!("tick {} (#{}), under rules v{}", ready.tick, ready.head, ready.rules);
+            let text =
+                format!("tick {} (#{}), under rules v{}", ready.tick, ready.head, ready.rules);
             self.timeline.more(Tone::Quiet, "gone on from", text);
         }
 
@@ -234,9 +244,15 @@ impl Play {
     ) -> Outcome<T> {
         let until = Instant::now() + limit;
         loop {
-            let news = match self.server.news.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            let news = match self
+                .server
+                .news
+                .recv_timeout(until.saturating_duration_since(Instant::now()))
+            {
                 Ok(news) => news,
-                Err(RecvTimeoutError::Timeout) => return Err(format!("no {what} in {limit:?}").into()),
+                Err(RecvTimeoutError::Timeout) => {
+                    return Err(format!("no {what} in {limit:?}").into());
+                }
                 Err(RecvTimeoutError::Disconnected) => {
                     return Err(format!("the server has ended before {what}").into());
                 }
@@ -346,11 +362,11 @@ impl Play {
             self.timeline.more(Tone::Bad, "  spoilt", text);
         }
         let text = format!(
-            "as of #{} in {}, {} into the tick; its digest {}; v{} goes on",
+            "to #{} in {}, {} into the tick; digest {}; v{} goes on",
             undone.to,
             ms(Duration::from_micros(undone.restored)),
             ms(Duration::from_micros(undone.into_tick)),
-            if undone.same_digest { "is the same" } else { "DIFFERS" },
+            if undone.same_digest { "equal" } else { "DIFFERENT" },
             undone.in_charge,
         );
         self.timeline.more(Tone::Back, "  state back", text);
@@ -364,7 +380,7 @@ impl Play {
         })?;
         let resynced = self.bots.resynced_to(head);
         let text = format!(
-            "#{head} to {resynced} clients; {} of {} agree with the server, after {}",
+            "#{head} to {resynced} clients; {} of {} agree, {} later",
             census.agreed,
             census.asked,
             ms(Duration::from_micros(census.took)),
@@ -391,7 +407,10 @@ impl Play {
         }
         let Some(last) = self.record.last.clone() else { return Err("there was no tick".into()) };
         self.record.carry();
-        let text = format!("it had published tick {} as #{}; on the disk is #{}", last.tick, last.head, last.durable);
+        let text = format!(
+            "tick {} is published as #{}; #{} is on the disk",
+            last.tick, last.head, last.durable
+        );
         self.timeline.event(last.tick, Tone::Bad, "SIGKILL", text);
 
         let port = self.bots.port();
@@ -400,7 +419,7 @@ impl Play {
         self.wait("tick", LIMIT, |news| matches!(news, News::Tick(_)).then_some(()))?;
         let to_first_tick = start.elapsed();
         let text = format!(
-            "tick {} from #{}, rules v{}; next tick {} after the kill",
+            "in tick {} as of #{}, under v{}; next tick {} after the kill",
             ready.tick,
             ready.head,
             ready.rules,
@@ -410,7 +429,7 @@ impl Play {
         let census = self.everyone_is_in()?;
         let to_all_clients = start.elapsed();
         let text = format!(
-            "{} of {} agree with the server, {} after the kill",
+            "{} of {} agree, {} after the kill",
             census.agreed,
             census.asked,
             ms(to_all_clients)
@@ -425,6 +444,7 @@ impl Play {
             rules: ready.rules,
             clean: ready.clean,
             to_first_tick,
+            agreed: census.agreed,
             to_all_clients,
         });
         Ok(())
@@ -433,7 +453,8 @@ impl Play {
     /// Compares all views a last time and lets everyone go.
     fn end(&mut self) -> Outcome<()> {
         self.record.last_census = Some(self.census()?);
-        self.bots.dismiss();
+        self.record.sent = self.bots.bytes();
+        self.record.bots_well = self.bots.dismiss();
         self.server.order("stop")?;
         while let Ok(news) = self.server.news.recv_timeout(LIMIT) {
             self.note(&news);

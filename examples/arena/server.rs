@@ -61,9 +61,9 @@ struct Server {
 
 /// Runs a server until it is told to stop.
 pub(crate) fn serve(config: Config) -> Result<(), Box<dyn Error>> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, config.port))?;
-    let port = listener.local_addr()?.port();
     let mut server = Server::open(config)?;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, server.config.port))?;
+    let port = listener.local_addr()?.port();
     let (orders, arrivals) = (hear_orders(), accept(listener));
     server.ready(port);
 

@@ -9,13 +9,17 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::server::BUDGET;
+
 /// Where the text of a line starts.
-const INDENT: usize = 24;
+const INDENT: usize = 17;
+
+/// How wide the first word of that text is.
+const HEAD: usize = 15;
 
 /// What a line is about; on a terminal it shows by colour.
 #[derive(Clone, Copy)]
 pub(crate) enum Tone {
-    Plain,
     Strong,
     Quiet,
     Good,
@@ -47,7 +51,6 @@ impl Timeline {
     pub(crate) fn paint(&self, tone: Tone, text: impl Display) -> String {
         let code = match tone {
             _ if !self.colours => return text.to_string(),
-            Tone::Plain => return text.to_string(),
             Tone::Strong => "1",
             Tone::Quiet => "2",
             Tone::Good => "32",
@@ -59,8 +62,9 @@ impl Timeline {
 
     /// Text with nothing in front, and no end of the line.
     pub(crate) fn raw(&self, text: impl Display) {
-        print!("{text}");
-        _ = io::stdout().flush();
+        let mut out = io::stdout().lock();
+        // Nobody may be reading; the run goes on all the same.
+        _ = write!(out, "{text}").and_then(|()| out.flush());
     }
 
     pub(crate) fn blank(&self) {
@@ -74,39 +78,49 @@ impl Timeline {
 
     /// Something happens, now, in this tick.
     pub(crate) fn event(&self, tick: u64, tone: Tone, head: &str, text: impl Display) {
-        let clock = format!("{:>6.1} s  tick {tick:<5}", self.elapsed().as_secs_f64());
-        let clock = format!("{clock:<INDENT$}");
-        let head = self.paint(tone, format_args!("{head:<14}"));
-        self.raw(format_args!("{}{head}{text}\n", self.paint(Tone::Quiet, clock)));
+        let head = self.paint(tone, format_args!("{head:<HEAD$}"));
+        self.raw(format_args!("{}{head}{text}\n", self.clock(tick)));
     }
 
     /// More about the same.
     pub(crate) fn more(&self, tone: Tone, head: &str, text: impl Display) {
-        let head = self.paint(tone, format_args!("{head:<14}"));
+        let head = self.paint(tone, format_args!("{head:<HEAD$}"));
         self.raw(format_args!("{:INDENT$}{head}{text}\n", ""));
     }
 
     /// A stretch of ticks at a glance.
     pub(crate) fn pulse(&self, tick: u64, took: &[Duration], text: impl Display) {
-        let bars: String = took.iter().map(|took| bar(*took)).collect();
-        let clock = format!("{:>6.1} s  tick {tick:<5}", self.elapsed().as_secs_f64());
-        self.raw(format_args!(
-            "{}{bars}  {}\n",
-            self.paint(Tone::Quiet, format_args!("{clock:<INDENT$}")),
-            self.paint(Tone::Quiet, text)
-        ));
+        let tone = |took: Duration| if took > BUDGET { Tone::Bad } else { Tone::Good };
+        let bars: String = took.iter().map(|took| self.paint(tone(*took), bar(*took))).collect();
+        let text = self.paint(Tone::Quiet, text);
+        self.raw(format_args!("{}{bars}  {text}\n", self.clock(tick)));
+    }
+
+    fn clock(&self, tick: u64) -> String {
+        let clock = format!("{:>6.1} {tick:>7}", self.elapsed().as_secs_f64());
+        self.paint(Tone::Quiet, format_args!("{clock:<INDENT$}"))
+    }
+
+    /// What stands above time and tick.
+    pub(crate) fn heading(&self) {
+        let heading = format!("{:>6} {:>7}", "second", "tick");
+        self.raw(format_args!("{}\n", self.paint(Tone::Quiet, heading)));
     }
 
     /// One line of the table at the end.
     pub(crate) fn row(&self, held: bool, name: &str, text: impl Display) {
         let mark =
             if held { self.paint(Tone::Good, "held  ") } else { self.paint(Tone::Bad, "FAILED") };
-        self.raw(format_args!("  {mark}  {}{text}\n", self.paint(Tone::Strong, format_args!("{name:<18}"))));
+        self.raw(format_args!(
+            "  {mark}  {}{text}\n",
+            self.paint(Tone::Strong, format_args!("{name:<18}"))
+        ));
     }
 }
 
 /// What the bars of a pulse mean.
-pub(crate) const LEGEND: &str = "▁ a tick of 1 ms, ▄ of 4 ms, █ of 16 ms or more; there are 33 ms for each";
+pub(crate) const LEGEND: &str =
+    "▁ a tick of 1 ms, ▄ of 4 ms, █ of 16 ms or more; there are 33 ms for each";
 
 /// The height of a bar grows with each step of the tick's time.
 fn bar(took: Duration) -> char {

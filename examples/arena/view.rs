@@ -5,7 +5,7 @@
 use crate::world::{CELL, Unit, mix};
 
 /// Steps of a coordinate for each unit of length.
-const STEPS: f32 = 16.0;
+const STEPS: f32 = 8.0;
 
 /// One unit, as a client sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,11 +51,8 @@ pub(crate) struct Grid {
 impl Grid {
     pub(crate) fn of(units: &[Unit], size: f32) -> Grid {
         let across = (size / CELL).ceil().max(1.0) as usize;
-        let mut grid = Grid {
-            across,
-            starts: vec![0; across * across + 1],
-            members: vec![0; units.len()],
-        };
+        let mut grid =
+            Grid { across, starts: vec![0; across * across + 1], members: vec![0; units.len()] };
         for unit in units {
             let cell = grid.cell(unit);
             grid.starts[cell + 1] += 1;

@@ -17,11 +17,19 @@ pub(crate) enum Down {
 /// From a client to the server.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Up {
-    Hello { player: u32 },
+    Hello {
+        player: u32,
+    },
     /// Send my units there.
-    Move { x: f32, y: f32 },
+    Move {
+        x: f32,
+        y: f32,
+    },
     /// The answer to an `Ask`.
-    Hash { number: u64, hash: u64 },
+    Hash {
+        number: u64,
+        hash: u64,
+    },
 }
 
 /// No frame of a client's is longer, and none of a server's.
@@ -74,7 +82,8 @@ impl Down {
         let read = &mut rest;
         Some(match *kind {
             RESYNC => {
-                let (snapshot, tick) = (u64::from_le_bytes(take(read)?), u64::from_le_bytes(take(read)?));
+                let (snapshot, tick) =
+                    (u64::from_le_bytes(take(read)?), u64::from_le_bytes(take(read)?));
                 Down::Resync { snapshot, tick, rows: rows(read)? }
             }
             DELTA => {

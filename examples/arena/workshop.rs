@@ -18,7 +18,8 @@ pub(crate) fn library(dir: &Path, number: u32) -> PathBuf {
 /// Cargo builds into the directory that this program comes from, and so finds the engine built
 /// already.
 pub(crate) fn build(number: u32, dir: &Path) -> Result<(), String> {
-    let program = env::current_exe().map_err(|e| format!("cannot tell where this program is: {e}"))?;
+    let program =
+        env::current_exe().map_err(|e| format!("cannot tell where this program is: {e}"))?;
     // target/release/examples/arena
     let (Some(profile), Some(target)) = (program.ancestors().nth(2), program.ancestors().nth(3))
     else {
@@ -43,7 +44,8 @@ pub(crate) fn build(number: u32, dir: &Path) -> Result<(), String> {
     }
     let file = format!("{}arena_rules{}", env::consts::DLL_PREFIX, env::consts::DLL_SUFFIX);
     let to = library(dir, number);
-    put(&profile.join(file), &to).map_err(|e| format!("cannot put a library at {}: {e}", to.display()))
+    put(&profile.join(file), &to)
+        .map_err(|e| format!("cannot put a library at {}: {e}", to.display()))
 }
 
 /// Copies under another name first: a library that is in use is replaced, never written over.

@@ -12,10 +12,10 @@ use crate::gateway::Gateway;
 pub(crate) const CELL: f32 = 64.0;
 
 /// Units for each cell, about; the map's size follows from it.
-const CROWD: u32 = 23;
+const CROWD: u32 = 12;
 
 /// More units than this would not fit the coordinates that go over the wire.
-pub(crate) const MOST_UNITS: u32 = 90_000;
+pub(crate) const MOST_UNITS: u32 = 100_000;
 
 /// The whole state.
 #[derive(Snapshot)]
@@ -85,14 +85,8 @@ impl Arena {
                 kind: id % 3,
             })
             .collect();
-        let mut arena = Arena {
-            tick: 0,
-            rules: 0,
-            size,
-            units,
-            players: Vec::new(),
-            scores: HashMap::new(),
-        };
+        let mut arena =
+            Arena { tick: 0, rules: 0, size, units, players: Vec::new(), scores: HashMap::new() };
         (0..players).for_each(|id| _ = arena.join(id));
         arena
     }
@@ -126,7 +120,9 @@ impl Arena {
         let scores = self
             .scores
             .iter()
-            .filter(|(id, points)| before.scores.get(*id).is_none_or(|was| was.to_native() != **points))
+            .filter(|(id, points)| {
+                before.scores.get(*id).is_none_or(|was| was.to_native() != **points)
+            })
             .count();
         Damage { units, scores }
     }

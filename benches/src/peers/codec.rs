@@ -37,7 +37,8 @@ pub struct Postcard(Vec<u8>);
 
 impl<T> Codec<T> for Wincode
 where
-    T: wincode::SchemaWrite<Unbounded, Src = T> + for<'a> wincode::SchemaRead<'a, Unbounded, Dst = T>,
+    T: wincode::SchemaWrite<Unbounded, Src = T>
+        + for<'a> wincode::SchemaRead<'a, Unbounded, Dst = T>,
 {
     const NAME: &'static str = "wincode";
 

@@ -13,9 +13,14 @@ use snapring::{Caretaker, Digest, Rollback, SnapshotId};
 use crate::scene::Scene;
 
 /// The label of the snapshot to which the world goes back.
+///
+/// A ring long enough to hold every step since would do as well: `Options::ring(128)`. At eight
+/// megabytes a step that takes a gigabyte, and only one of them is wanted again. So the ring has
+/// its usual length, and the one that matters is exempt from eviction.
 pub(crate) const MARK: &str = "before the shot";
 
 /// What is to be run.
+#[derive(Debug, PartialEq)]
 pub(crate) struct Plan {
     /// Bricks in the tower.
     pub(crate) bricks: usize,

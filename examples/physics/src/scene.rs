@@ -21,14 +21,14 @@ const BALL_DENSITY: Real = 40.0;
 /// From the wall to the gun, in metres.
 const RANGE: Real = 10.0;
 
-/// A physics world as rapier has it: nine of its types, none of them ours.
+/// A physics world as rapier has it: ten of its types, none of them ours.
 ///
 /// Each goes into the archive by its own serde implementation, as postcard bytes. That this is
 /// enough to go on from, bit for bit, rests on three things about rapier:
 ///
 /// - With `enhanced-determinism` its hash maps keep the order in which they were filled, and those
 ///   that serde sees are written sorted or in that order. Equal worlds therefore give equal bytes.
-/// - What serde leaves out (`serde(skip)`) is working memory that the next step fills anew, and
+/// - What serde leaves out (`serde(skip)`) is working memory that a step can do without, and
 ///   lists of what was changed by hand since the last step. So a scene is to be saved between
 ///   steps, when those lists are empty: [`Scene::step`] makes its changes and uses them up.
 /// - It uses none of what postcard cannot do (`flatten`, untagged enums, `skip_serializing_if`).
@@ -59,6 +59,8 @@ pub(crate) struct Scene {
     /// Takes no bytes: all it holds is a cache, which a rollback is to drop.
     #[snapshot(with = Serde)]
     ccd: CCDSolver,
+    /// Working memory alone, for rapier does not serialise it. A rollback leaves it as it is, with
+    /// what it holds from the steps taken back; that makes no difference, and the tests say so.
     #[snapshot(skip)]
     pipeline: PhysicsPipeline,
 }
@@ -97,9 +99,7 @@ impl Scene {
             let (sin, cos) = angle.sin_cos();
             let at = Vector::new(radius * sin, height, radius * cos);
             scene.add(
-                RigidBodyBuilder::dynamic()
-                    .translation(at)
-                    .rotation(Vector::new(0.0, angle, 0.0)),
+                RigidBodyBuilder::dynamic().translation(at).rotation(Vector::new(0.0, angle, 0.0)),
                 ColliderBuilder::cuboid(BRICK.x, BRICK.y, BRICK.z).friction(0.7),
             );
         }
