@@ -12,6 +12,7 @@ use snapring_bench::{
     place::Place,
     results::{self, Heap},
     ring::{Ring, archive_of},
+    run::Asked,
     states::{ROOM, SMALL, hashed, map_free, plain, sorted, unsorted},
 };
 
@@ -90,7 +91,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         let each = heap.bytes as f64 / heap.saves as f64;
         println!("    {:<16} {each:>8.1} bytes, the largest at once {}", heap.state, heap.largest);
     }
-    results::write("heap", &heaps)?;
+    if !Asked::from_args().test {
+        results::write("heap", &heaps)?;
+    }
     for heap in &heaps {
         let each = heap.bytes / heap.saves;
         if each >= MOST || heap.largest >= LARGE {

@@ -46,6 +46,10 @@ pub struct Caretaker<T: Snapshot> {
     state: PhantomData<fn(T) -> T>,
 }
 
+/// Bytes of stack for checking one value behind a pointer: several times what a build without
+/// optimisation was seen to take.
+const STACK_PER_POINTER: usize = 8 << 10;
+
 impl Options {
     /// Opens the ring in `dir`, or makes it; see [`Caretaker::open`].
     ///
@@ -88,8 +92,11 @@ impl<T: Snapshot> Caretaker<T> {
     fn start(engine: Engine, path: &Path) -> Result<Caretaker<T>, OpenError> {
         let engine = Arc::new(engine);
         let background = engine.clone();
+        // It checks archives, as deep as allowed.
+        let stack = (2 << 20) + engine.options.max_depth as usize * STACK_PER_POINTER;
         let flusher = std::thread::Builder::new()
             .name("snapring".to_owned())
+            .stack_size(stack)
             .spawn(move || flush::run(&background))
             .map_err(|source| OpenError::Io {
                 path: path.to_owned(),

@@ -185,7 +185,7 @@ pub(crate) struct Engine {
     pub(crate) files: [MappedFile; 2],
     pub(crate) ring: Ring,
     state: Mutex<State>,
-    /// A rollback ended.
+    /// A rollback ended, or the making of a snapshot.
     pub(crate) settled: Condvar,
     pub(crate) listeners: Listeners,
     pub(crate) layout: Arc<Layout>,

@@ -124,6 +124,11 @@ impl Flusher {
         (self.in_background() && waiting) || floor_is_near(state)
     }
 
+    /// Whether snapshots are made durable without being asked.
+    pub(crate) fn syncs(&self) -> bool {
+        self.to_disk && self.durability != Durability::Process
+    }
+
     fn in_background(&self) -> bool {
         self.to_disk && matches!(self.durability, Durability::Background { .. })
     }
@@ -312,6 +317,7 @@ impl Engine {
             }
         }
         state.flushing.clear();
+        self.unseal_unlisted(&state);
         let covered = {
             let oldest_first = state.listed.iter().rev().map(|n| &state.places[usize::from(*n)]);
             oldest_first.take_while(|place| place.durable).last().map_or(0, |place| place.id)

@@ -114,7 +114,7 @@ fn beside(
     reader: impl Fn(&Shop) + Send + Sync + Clone + 'static,
     writer: impl Fn(&Shop) + Send + Sync + 'static,
 ) {
-    check(4, move || {
+    check(5, move || {
         let shop = Arc::new(Shop::open(places));
         let thread = thread::spawn({
             let (shop, reader) = (shop.clone(), reader.clone());
@@ -189,7 +189,7 @@ fn a_first_read_in_a_chunk_beside_its_scan() {
 
 #[test]
 fn two_readers_beside_reuse() {
-    check(2, || {
+    check(3, || {
         let shop = Arc::new(Shop::open(2));
         let readers = [0, 3].map(|number| {
             let shop = shop.clone();
@@ -212,7 +212,7 @@ fn a_hold_beside_reuse() {
 
 #[test]
 fn a_hold_cloned_to_another_thread_beside_reuse() {
-    check(2, || {
+    check(3, || {
         let shop = Arc::new(Shop::open(2));
         let holder = thread::spawn({
             let shop = shop.clone();
@@ -239,7 +239,7 @@ fn a_hold_cloned_to_another_thread_beside_reuse() {
 
 #[test]
 fn an_unnumbered_and_a_numbered_reader_beside_reuse() {
-    check(2, || {
+    check(3, || {
         let shop = Arc::new(Shop::open(2));
         let numbered = thread::spawn({
             let shop = shop.clone();
@@ -339,7 +339,7 @@ impl Engine {
 
 #[test]
 fn a_memento_by_id_beside_eviction() {
-    check(2, || {
+    check(3, || {
         let engine = Arc::new(Engine::open());
         let holder = thread::spawn({
             let engine = engine.clone();
@@ -359,7 +359,7 @@ fn a_memento_by_id_beside_eviction() {
 
 #[test]
 fn what_was_kept_in_time_stays() {
-    check(2, || {
+    check(3, || {
         let engine = Arc::new(Engine::open());
         let keeper = thread::spawn({
             let engine = engine.clone();
@@ -380,7 +380,7 @@ fn what_was_kept_in_time_stays() {
 
 #[test]
 fn two_writers_and_a_reader() {
-    check(2, || {
+    check(3, || {
         let engine = Arc::new(Engine::open());
         let writer = thread::spawn({
             let engine = engine.clone();
@@ -593,7 +593,7 @@ fn mutant_root_told_after_the_swing() {
 #[test]
 #[should_panic]
 fn mutant_memento_counted_outside_the_lock() {
-    check(2, || {
+    check(3, || {
         let engine = Arc::new(Engine::open());
         let holder = thread::spawn({
             let engine = engine.clone();

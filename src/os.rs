@@ -104,8 +104,12 @@ pub(crate) enum FileSystem {
 /// The kind of file system that `fd` is on.
 pub(crate) fn file_system(fd: &File) -> io::Result<FileSystem> {
     let kind = rustix::fs::fstatfs(fd)?.f_type;
-    // Numbers of linux/magic.h and of the file systems' own headers.
-    Ok(match u32::try_from(kind & 0xffff_ffff).unwrap_or(0) {
+    Ok(by_magic(u32::try_from(kind & 0xffff_ffff).unwrap_or(0)))
+}
+
+/// By the numbers of linux/magic.h and of the file systems' own headers.
+fn by_magic(magic: u32) -> FileSystem {
+    match magic {
         0x0102_1994 | 0x8584_58f6 => FileSystem::Memory,
         0x6969 => FileSystem::Remote("NFS"),
         0x0102_1997 => FileSystem::Remote("9p"),
@@ -115,9 +119,13 @@ pub(crate) fn file_system(fd: &File) -> io::Result<FileSystem> {
         0x00c3_6400 => FileSystem::Remote("Ceph"),
         0x0bd0_0bd0 => FileSystem::Remote("Lustre"),
         0x4750_4653 => FileSystem::Remote("GPFS"),
-        0x5346_414f => FileSystem::Remote("AFS"),
+        0x5346_414f | 0x6b41_4653 => FileSystem::Remote("AFS"),
+        0x7375_7245 => FileSystem::Remote("Coda"),
+        0x7461_636f => FileSystem::Remote("OCFS2"),
+        0x0116_1970 => FileSystem::Remote("GFS2"),
+        0x786f_4256 => FileSystem::Remote("VirtualBox"),
         _ => FileSystem::Disk,
-    })
+    }
 }
 
 /// Opens a directory as the anchor of everything done inside it.
@@ -249,4 +257,51 @@ pub(crate) unsafe fn populate(at: NonNull<u8>, len: usize, writable: bool) -> io
 pub(crate) unsafe fn sync(at: NonNull<u8>, len: usize) -> io::Result<()> {
     // SAFETY: by the caller's promise.
     Ok(unsafe { rustix::mm::msync(at.as_ptr().cast(), len, MsyncFlags::SYNC) }?)
+}
+
+#[cfg(test)]
+mod tests {
+    //! A network file system taken for a disk would lose snapshots without a word.
+
+    use super::*;
+
+    #[test]
+    fn file_systems_are_told_apart_by_their_numbers() {
+        let remote = [
+            (0x6969, "NFS"),
+            (0x0102_1997, "9p"),
+            (0x517b, "SMB"),
+            (0xfe53_4d42, "SMB"),
+            (0xff53_4d42, "SMB"),
+            (0x6573_5546, "FUSE"),
+            (0x00c3_6400, "Ceph"),
+            (0x0bd0_0bd0, "Lustre"),
+            (0x4750_4653, "GPFS"),
+            (0x5346_414f, "AFS"),
+            (0x6b41_4653, "AFS"),
+            (0x7375_7245, "Coda"),
+            (0x7461_636f, "OCFS2"),
+            (0x0116_1970, "GFS2"),
+            (0x786f_4256, "VirtualBox"),
+        ];
+        for (magic, name) in remote {
+            assert_eq!(by_magic(magic), FileSystem::Remote(name), "{magic:#x}");
+        }
+        // tmpfs, ramfs; ext, XFS, btrfs, overlayfs, ZFS, F2FS.
+        for memory in [0x0102_1994, 0x8584_58f6] {
+            assert_eq!(by_magic(memory), FileSystem::Memory);
+        }
+        for disk in [0xef53, 0x5846_5342, 0x9123_683e, 0x794c_7630, 0x2fc1_2fc1, 0xf2f5_2010] {
+            assert_eq!(by_magic(disk), FileSystem::Disk);
+        }
+    }
+
+    #[test]
+    fn a_mounted_file_system_is_told_by_its_number() {
+        if let Ok(memory) = File::open("/dev/shm")
+            && std::fs::read_to_string("/proc/mounts").is_ok_and(|m| m.contains("tmpfs /dev/shm "))
+        {
+            assert_eq!(file_system(&memory).ok(), Some(FileSystem::Memory));
+        }
+    }
 }

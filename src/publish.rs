@@ -259,31 +259,33 @@ pub(crate) struct Moving<'a> {
     engine: &'a Engine,
 }
 
-impl Moving<'_> {
-    /// Takes a free place on the target's side, so that publishing cannot fail later.
-    pub(crate) fn reserve(&self, target: usize) -> Result<Making<'_>, SaveError> {
+impl<'a> Moving<'a> {
+    /// Takes a free place on the side of the target, which the caller holds, so that publishing
+    /// cannot fail later.
+    /// `None`: saves under way have all of them, and wait for this rollback.
+    pub(crate) fn reserve(&self, target: usize) -> Result<Option<Making<'a>>, SaveError> {
         let engine = self.engine;
         let side = engine.side_of(target);
         let mut state = engine.lock();
-        // The target stays, whatever is evicted for its successor.
-        engine.ring.hold(target);
         let free = loop {
             engine.reclaim(&mut state, side);
             if let Some(index) = state.spaces[side.index()].free.pop() {
                 break Ok(index);
             }
+            if engine.is_making(&state, side) {
+                return Ok(None);
+            }
             if !engine.evict_for_space(&mut state, side) {
                 break Err(SaveError::Held { holders: engine.holders(&state, side) });
             }
         };
-        engine.ring.unhold(target);
         let index = free?;
         let run = state.places[target].run;
         state.spaces[side.index()].extents.share(run);
         let n = engine.number(side, index);
         state.places[n].state = Use::Making;
         state.making += 1;
-        Ok(Making { engine, side, index, run, blocks: 0, sealed: false })
+        Ok(Some(Making { engine, side, index, run, blocks: 0, sealed: false }))
     }
 }
 
@@ -325,6 +327,7 @@ impl Making<'_> {
         engine.publish(&mut state, n, &record, root_address);
         state.counts.saves += 1;
         state.making -= 1;
+        engine.settled.notify_all();
         if state.scratch.len() < 4 {
             state.scratch.push(scratch);
         }
@@ -357,6 +360,7 @@ impl Making<'_> {
         state.places[n].redirty = redirty;
         state.counts.rollbacks += 1;
         state.making -= 1;
+        engine.settled.notify_all();
         self.sealed = true;
         let id = SnapshotId::new(id);
         let from = (from != 0).then(|| SnapshotId::new(from));

@@ -90,13 +90,9 @@ pub(crate) fn restore<T: Snapshot>(memento: &Memento<T>, state: &mut T) -> Resul
         }
     }
     // A wrapper may refuse, or user code has panicked: a new value aside, then one swap.
-    let thawed = catch_unwind(AssertUnwindSafe(|| {
-        let mut thaw = Thaw::of(layout);
-        let mut fresh = T::thaw(memento.archived(), &mut thaw)?;
-        fresh.adopt(state, &mut Thaw::of(layout));
-        Ok(fresh)
-    }));
-    let fresh = match (thawed, touched) {
+    let thawed =
+        catch_unwind(AssertUnwindSafe(|| T::thaw(memento.archived(), &mut Thaw::of(layout))));
+    let mut fresh = match (thawed, touched) {
         (Ok(Ok(fresh)), _) => fresh,
         (Ok(Err(error)), None) => return Err(Unrestored::Thaw(error)),
         (Err(payload), None) => {
@@ -104,6 +100,9 @@ pub(crate) fn restore<T: Snapshot>(memento: &Memento<T>, state: &mut T) -> Resul
         }
         (_, Some(first)) => return Err(Unrestored::Poisoned(first)),
     };
+    // Where this panics, the skipped fields that it had not come to are back at their defaults.
+    let adopt = || fresh.adopt(state, &mut Thaw::of(layout));
+    _ = catch_unwind(AssertUnwindSafe(adopt));
     let old = std::mem::replace(state, fresh);
     // The state is the target already: a `Drop` that panics now changes nothing of that.
     _ = catch_unwind(AssertUnwindSafe(|| drop(old)));
@@ -156,27 +155,34 @@ impl Engine {
         self: &Arc<Engine>,
         expected: Option<SnapshotId>,
         state: &mut T,
-        target: impl FnOnce(&Arc<Engine>) -> Result<Memento<T>, RollbackError>,
+        target: impl Fn(&Arc<Engine>) -> Result<Memento<T>, RollbackError>,
     ) -> Result<Rollback, RollbackError> {
         let start = Instant::now();
         if os::forked() {
             return Err(RollbackError::Forked);
         }
         let inside = Inside::enter(self).ok_or(RollbackError::Reentrant)?;
-        let moving = self.begin_move();
-        // Refusals ...
-        let now = {
+        let (moving, now, memento, making) = loop {
+            let moving = self.begin_move();
+            // Refusals ...
             let head = self.ring.head();
-            (!head.is_none()).then(|| SnapshotId::new(head.id()))
+            let now = (!head.is_none()).then(|| SnapshotId::new(head.id()));
+            if expected.is_some() && expected != now {
+                return Err(RollbackError::Raced { now });
+            }
+            let memento = target(self)?;
+            let (to, place) = (memento.id(), memento.hold().place());
+            match moving.reserve(place) {
+                Ok(Some(making)) => break (moving, now, memento, making),
+                Ok(None) => {
+                    // They cannot end before this has.
+                    drop((memento, moving));
+                    self.wait_for_a_place_beside(place);
+                }
+                Err(source) => return Err(RollbackError::NoPlace { to, source }),
+            }
         };
-        if expected.is_some() && expected != now {
-            return Err(RollbackError::Raced { now });
-        }
-        let memento = target(self)?;
         let to = memento.id();
-        let making = moving
-            .reserve(memento.hold().place())
-            .map_err(|source| RollbackError::NoPlace { to, source })?;
         // ... end here.
         restore(&memento, state).map_err(|why| match why {
             Unrestored::Thaw(source) => RollbackError::Thaw { to, source },

@@ -42,7 +42,7 @@ impl Inside {
             fresh
         });
         // A thread that is ending has no list: nothing of ours is below it on the stack.
-        entered.unwrap_or(true).then_some(Inside(address))
+        entered.unwrap_or(true).then(|| Inside(address))
     }
 }
 

@@ -7,7 +7,7 @@ use parking_lot::MutexGuard;
 
 use crate::{
     clock,
-    engine::{Engine, State, Use, blocks_for},
+    engine::{Engine, Place, State, Use, blocks_for},
     error::{HeldBy, Holder, SaveError},
     events::Event,
     file::{BLOCK, MappedFile},
@@ -39,14 +39,17 @@ impl Engine {
         let need = if again { need } else { last };
         let least = if again { blocks_for(need) } else { 1 };
         let mut blocks = blocks_for(need + need / 8);
-        let side = match state.listed.front() {
-            Some(newest) => self.side_of(usize::from(*newest)).other(),
-            None => Side::A,
-        };
-        let run = loop {
+        let (side, run) = loop {
+            let side = match state.listed.front() {
+                Some(newest) => self.side_of(usize::from(*newest)).other(),
+                None => Side::A,
+            };
             self.reclaim(&mut state, side);
             if state.spaces[side.index()].free.is_empty() {
-                if !self.evict_for_space(&mut state, side) {
+                // Other threads' saves end soon: nothing need leave for their sake.
+                if self.is_making(&state, side) {
+                    self.settled.wait(&mut state);
+                } else if !self.evict_for_space(&mut state, side) {
                     return Err(SaveError::Held { holders: self.holders(&state, side) });
                 }
                 continue;
@@ -55,7 +58,7 @@ impl Engine {
             // A second try knows only that the first was too small: it goes where it can extend.
             let last = if again { extents.take_last(blocks) } else { None };
             if let Some(run) = last.or_else(|| extents.take(blocks)) {
-                break run;
+                break (side, run);
             }
             state = match self.make_space(state, side, blocks) {
                 Ok(state) => state,
@@ -76,6 +79,21 @@ impl Engine {
         state.making += 1;
         let scratch = state.scratch.pop().unwrap_or_default();
         Ok((Making { engine: self, side, index, run, blocks, sealed: false }, last, scratch))
+    }
+
+    /// Returns when one of the snapshots being made beside `place` has been made, or there is none.
+    pub(crate) fn wait_for_a_place_beside(&self, place: usize) {
+        let mut state = self.lock();
+        if self.is_making(&state, self.side_of(place)) {
+            self.settled.wait(&mut state);
+        }
+    }
+
+    /// Whether a snapshot is being made on a side.
+    pub(crate) fn is_making(&self, state: &State, side: Side) -> bool {
+        let making =
+            |(n, place): (usize, &Place)| place.state == Use::Making && self.side_of(n) == side;
+        state.places.iter().enumerate().any(making)
     }
 
     /// Grows the file, or evicts, until `blocks` may fit. The lock is let go while the file grows.
@@ -153,9 +171,13 @@ impl Engine {
         true
     }
 
-    /// P4: the newest durable snapshot, and those on their way to the disk.
+    /// P4: the newest durable snapshot, and those on their way to the disk. Until there is one,
+    /// all that opening found in this boot without a note: any of them may be the only one there.
     fn is_steady(&self, state: &State, number: u16) -> bool {
-        state.steady == Some(number) || state.flushing.contains(&number)
+        let found = || state.places[usize::from(number)].redirty && self.flusher.syncs();
+        state.steady == Some(number)
+            || state.flushing.contains(&number)
+            || (state.steady.is_none() && found())
     }
 
     /// Takes a snapshot off the list; its place waits until nothing retains it.
@@ -168,6 +190,16 @@ impl Engine {
             state.counts.evicted += 1;
             let id = SnapshotId::new(place.id);
             self.listeners.tell(|| Event::Evicted { id });
+            self.unseal_unlisted(state);
+        }
+    }
+
+    /// Breaks the seals of what is neither listed nor retained for the disk: whoever holds it here
+    /// needs none, and a reopening must not find it in the place of something listed.
+    pub(crate) fn unseal_unlisted(&self, state: &State) {
+        for number in state.limbo.iter().filter(|number| !self.is_steady(state, **number)) {
+            let n = usize::from(*number);
+            self.file_of(n).unseal(self.slot_at(n), RECORD_LEN as u64);
         }
     }
 
@@ -329,5 +361,6 @@ impl Drop for Making<'_> {
         let space = &mut state.spaces[self.side.index()];
         space.extents.release(self.run);
         space.free.push(self.index);
+        self.engine.settled.notify_all();
     }
 }

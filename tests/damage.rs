@@ -2,11 +2,16 @@
 
 mod common;
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use common::{A, B, Image, TempDir, World, open, open_with, small, table, thawed, world};
 use proptest::prelude::*;
-use snapring::{Caretaker, MementoError, Snapshot, SnapshotId};
+use snapring::{Caretaker, EntryState, MementoError, Snapshot, SnapshotId};
 
 const SECTOR: usize = 512;
 const SLOT: usize = 4096;
@@ -175,7 +180,7 @@ fn a_file_without_a_header_is_set_aside_and_the_other_one_serves() {
         assert!(own.is_empty(), "no ring length, no slots");
         let caretaker = open(&victim.dir);
         let aside = victim.dir.join(format!("{name}.damaged"));
-        assert_eq!(caretaker.recovery().set_aside, [aside.clone()]);
+        assert_eq!(caretaker.recovery().set_aside, std::slice::from_ref(&aside));
         assert_eq!(caretaker.recovery().created, [victim.dir.join(name)]);
         assert_eq!(fs::read(&aside).expect("set aside"), damaged, "as it was found");
         assert!(caretaker.recovery().to_string().contains(&aside.display().to_string()));
@@ -239,8 +244,24 @@ fn a_truncated_file_keeps_what_is_whole() {
     let records = victim.image(1).records();
     let len = victim.files[1].len();
     let lengths = [
-        0, 1, 511, 512, 513, 4095, 4096, 4097, 3 * 4096, data_at - 1, data_at, data_at + 1,
-        data_at + 4095, data_at + 4096, data_at + 4097, data_at + 3 * 4096, len - 4096, len - 1,
+        0,
+        1,
+        511,
+        512,
+        513,
+        4095,
+        4096,
+        4097,
+        3 * 4096,
+        data_at - 1,
+        data_at,
+        data_at + 1,
+        data_at + 4095,
+        data_at + 4096,
+        data_at + 4097,
+        data_at + 3 * 4096,
+        len - 4096,
+        len - 1,
     ];
     for cut in lengths {
         victim.image(1).set_len(cut as u64);
@@ -426,7 +447,7 @@ fn forged_records_are_rejected_or_harmless() {
         ("an offset in the header page", |r| r.set("root offset", 0)),
         ("an offset beyond the file", |r| r.set("root offset", 1 << 40)),
         ("an offset at the end of numbers", |r| r.set("root offset", u64::MAX)),
-        ("an offset at the end of numbers, aligned", |r| r.set("root offset", u64::MAX & !4095)),
+        ("an offset at the end of numbers, aligned", |r| r.set("root offset", !4095)),
         ("an offset off a block", |r| r.set("root offset", r.get("root offset") + 64)),
         ("a length beyond the file", |r| r.set("root len", 1 << 30)),
         ("a length beyond any archive", |r| r.set("root len", 1 << 31)),
@@ -473,10 +494,8 @@ fn forged_records_are_rejected_or_harmless() {
     ];
     for (of, n) in [("the newest", 8_u64), ("an older one", 5)] {
         let side = usize::from(victim.image(1).slot_of(n).is_some());
-        for ((what, change), whole) in rejected
-            .iter()
-            .map(|f| (f, false))
-            .chain(harmless.iter().map(|f| (f, true)))
+        for ((what, change), whole) in
+            rejected.iter().map(|f| (f, false)).chain(harmless.iter().map(|f| (f, true)))
         {
             let image = victim.image(side);
             let slot = image.slot_of(n).expect("it is there");
@@ -696,6 +715,32 @@ struct Chain {
 
 fn chain(links: u32) -> Chain {
     (0..links).fold(Chain { next: None }, |next, _| Chain { next: Some(Box::new(next)) })
+}
+
+#[test]
+fn the_background_checks_as_deep_as_may_be_allowed() {
+    let dir = TempDir::new("deepest");
+    let deepest = small().max_depth(4096);
+    // Building, archiving and the check of the newest take this thread's stack.
+    let (opened, ids) = std::thread::scope(|scope| {
+        let work = || {
+            let caretaker = open_with::<Chain>(&deepest, &dir).expect("opened");
+            let ids = [4096, 4096, 1].map(|n| caretaker.save(&chain(n)).expect("saved"));
+            caretaker.close().expect("closed");
+            (open_with::<Chain>(&deepest, &dir).expect("opened"), ids)
+        };
+        let thread = std::thread::Builder::new().stack_size(64 << 20);
+        thread.spawn_scoped(scope, work).expect("a thread").join().expect("no panic")
+    });
+    let limit = Instant::now() + Duration::from_secs(10);
+    let checked = |id| {
+        let history = opened.history();
+        history.iter().any(|e| e.id() == id && *e.state() == EntryState::Whole)
+    };
+    while !ids.iter().all(|id| checked(*id)) {
+        assert!(Instant::now() < limit, "they are not checked: {:?}", opened.history());
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 #[test]

@@ -79,7 +79,7 @@ fn world(blob: usize, rows: u32) -> World {
 
 /// Bytes asked for by each of many saves, once everything has found its size.
 fn per_save(ring: &Caretaker<World>, live: &mut World, saves: u64) -> u64 {
-    let mut save = |live: &mut World| {
+    let save = |live: &mut World| {
         live.tick += 1;
         ring.save(live).expect("saves");
     };

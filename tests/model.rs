@@ -485,3 +485,25 @@ fn agrees_with_a_plain_list() {
         panic!("{error}");
     }
 }
+
+/// A snapshot that has left must not come back in the place of one that is listed.
+#[test]
+fn what_was_listed_is_listed_after_a_reopening() {
+    let setting = Setting { ring: 3, on_files: true, blocks: None, mementos: 2 };
+    let mut both = Both::new(setting);
+    let save = Step::Save { size: 5 };
+    let steps = [
+        save.clone(),
+        Step::Keep { age: 0, label: 0 },
+        save.clone(),
+        save.clone(),
+        save.clone(),
+        Step::Release { label: 0 },
+        Step::Reopen,
+        save,
+        Step::Reopen,
+    ];
+    for step in &steps {
+        both.take(step).and_then(|()| both.compare()).expect("agrees");
+    }
+}

@@ -15,8 +15,8 @@ use std::{
 };
 
 use common::{
-    A, B, Child, Image, Mount, TempDir, World, child_role, open, open_with, report, skipped, small,
-    thawed, world,
+    A, B, Child, Fuse, Image, Mount, TempDir, World, child_role, open, open_with, report, skipped,
+    small, thawed, world,
 };
 use snapring::{Caretaker, OpenError, Options, Snapshot, SnapshotId};
 
@@ -216,6 +216,23 @@ fn a_read_only_file_system_is_refused() {
     let error = refused(mount.path(), &dir.join("writer.lock"), "cannot create");
     let OpenError::Io { source, .. } = error else { panic!("{error:?}") };
     assert_eq!(source.raw_os_error(), Some(libc::EROFS));
+}
+
+#[test]
+fn a_remote_file_system_is_refused_unless_allowed() {
+    let temp = TempDir::new("remote");
+    let dir = temp.inside("mounted");
+    fs::create_dir(&dir).expect("made");
+    let _mount = match Fuse::mount(&dir) {
+        Ok(mount) => mount,
+        Err(why) => return skipped("remote file system", &why),
+    };
+    let error = refused(&dir, &dir, "`Options::allow_remote(true)`");
+    assert!(matches!(error, OpenError::Remote { kind: "FUSE", .. }), "{error:?}");
+    // Allowed, it goes on, as far as this one lets it.
+    let error = open_with::<World>(&small().allow_remote(true), &dir).expect_err("no files there");
+    let error = told(error, &dir.join("writer.lock"), "cannot");
+    assert!(matches!(error, OpenError::Io { .. }), "{error:?}");
 }
 
 #[test]

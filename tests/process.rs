@@ -150,7 +150,8 @@ fn the_directory_stays_locked_until_the_last_memento_has_gone() {
     let CloseError::Held { mementos: 2, durable } = error else { panic!("{error:?}") };
     assert_eq!(durable, Some(id(1)), "it is flushed all the same");
     assert!(error.to_string().contains("2 mementos"), "{error}");
-    let locked = || matches!(open_with::<World>(&small(), &dir), Err(OpenError::WriterActive { .. }));
+    let locked =
+        || matches!(open_with::<World>(&small(), &dir), Err(OpenError::WriterActive { .. }));
     assert!(locked());
     drop(one);
     assert!(locked());
@@ -249,7 +250,10 @@ fn fork_first(dir: &Path) {
     let code = in_fork(|| {
         // SAFETY: a bitwise copy in a process of its own, whose original is never touched again
         // there.
-        i32::from(!matches!(unsafe { std::ptr::read(&caretaker) }.save(&world(1)), Err(SaveError::Forked)))
+        i32::from(!matches!(
+            unsafe { std::ptr::read(&caretaker) }.save(&world(1)),
+            Err(SaveError::Forked)
+        ))
     });
     report(format_args!("code {code}"));
     caretaker.save(&world(1)).expect("saved");

@@ -102,10 +102,9 @@ fn stress(options: Options, size: usize, saves: u64) {
                 }
             });
         }
-        let mut live = World::at(1, size);
         for tick in 2..saves {
             // Other lengths, so that extents move.
-            live = World::at(tick, size / 2 + tick as usize * 7 % (size / 2 + 1));
+            let mut live = World::at(tick, size / 2 + tick as usize * 7 % (size / 2 + 1));
             let id = ring.save(&live).expect("no reader keeps a save from its place");
             if tick % 5 == 0 {
                 let to = SnapshotId::new(id.get() - 1);

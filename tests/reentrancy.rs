@@ -20,7 +20,8 @@ use rkyv::{
     with::{ArchiveWith, DeserializeWith, SerializeWith},
 };
 use snapring::{
-    Caretaker, Kind, Options, ResumeError, RollbackError, SaveError, Session, Snapshot, Thaw,
+    Caretaker, Kind, Options, ResumeError, RollbackError, SaveError, Session, Snapshot, SnapshotId,
+    Thaw,
 };
 
 type Ring = Arc<Caretaker<World>>;
@@ -304,24 +305,31 @@ fn rollbacks_of_two_threads_come_one_after_the_other() {
     }
 }
 
-/// More saves at one moment than a side has places: each waits its turn.
-#[test]
-fn more_saves_than_places_at_one_moment() {
-    const SAVES: usize = 12;
-    let ring: Ring = Arc::new(Options::new().ring(2).in_memory().expect("opens"));
-    ring.save(&world(1)).expect("saves");
-    let (started, starts) = mpsc::channel();
-    thread::scope(|scope| {
-        let (ring, mut gates) = (&ring, Vec::new());
-        let mut savers = Vec::new();
-        for tick in 0..SAVES as u64 {
+/// Saves that have stopped in the middle of archiving, and what lets them go on.
+struct Stopped<'scope> {
+    gates: Vec<mpsc::Sender<()>>,
+    savers: Vec<thread::ScopedJoinHandle<'scope, Result<SnapshotId, SaveError>>>,
+    /// How many have a place, and so could start.
+    inside: usize,
+}
+
+impl<'scope> Stopped<'scope> {
+    fn start<'env>(
+        scope: &'scope thread::Scope<'scope, 'env>,
+        ring: &'scope Ring,
+        saves: u64,
+    ) -> Self {
+        let (started, starts) = mpsc::channel();
+        let mut stopped = Stopped { gates: Vec::new(), savers: Vec::new(), inside: 0 };
+        for tick in 0..saves {
             let (open, gate) = mpsc::channel::<()>();
             let started = started.clone();
-            gates.push(open);
-            savers.push(scope.spawn(move || {
+            stopped.gates.push(open);
+            stopped.savers.push(scope.spawn(move || {
                 let gate = RefCell::new(gate);
                 let waits = move || {
-                    started.send(()).expect("listened to");
+                    // Nobody counts those who come later.
+                    _ = started.send(());
                     gate.borrow().recv().expect("told");
                 };
                 let mut saved = None;
@@ -329,19 +337,60 @@ fn more_saves_than_places_at_one_moment() {
                 saved.expect("was tried")
             }));
         }
-        // As many as have places are inside now.
-        let mut inside = 0;
         while starts.recv_timeout(Duration::from_millis(100)).is_ok() {
-            inside += 1;
+            stopped.inside += 1;
         }
-        assert!(inside >= 4, "only {inside} at once");
-        for gate in gates {
-            _ = gate.send(());
+        stopped
+    }
+
+    fn go_on(self) {
+        for gate in self.gates {
+            gate.send(()).expect("a save");
         }
-        for saver in savers {
+        for saver in self.savers {
             saver.join().expect("no panic").expect("there is a place in the end");
         }
+    }
+}
+
+/// More saves at one moment than a side has places: each waits its turn, and nothing leaves for it.
+#[test]
+fn more_saves_than_places_at_one_moment() {
+    let ring: Ring = Arc::new(Options::new().ring(2).in_memory().expect("opens"));
+    ring.save(&world(1)).expect("saves");
+    thread::scope(|scope| {
+        let stopped = Stopped::start(scope, &ring, 12);
+        assert!((4..12).contains(&stopped.inside), "{} at once", stopped.inside);
+        assert_eq!(ring.history().len(), 1);
+        stopped.go_on();
     });
-    assert_eq!(ring.stats().saves, SAVES as u64 + 1);
+    assert_eq!(ring.stats().saves, 13);
     assert_eq!(ring.history().len(), 2);
+}
+
+/// The same beside a rollback to the side whose places are all taken.
+#[test]
+fn a_rollback_beside_more_saves_than_places() {
+    let ring: Ring = Arc::new(Options::new().ring(2).in_memory().expect("opens"));
+    let first = ring.save(&world(1)).expect("saves");
+    ring.save(&world(4)).expect("saves");
+    thread::scope(|scope| {
+        let stopped = Stopped::start(scope, &ring, 12);
+        let roller = scope.spawn(|| {
+            let mut live = world(9);
+            let outcome = ring.rollback(&mut live, first);
+            (outcome, live)
+        });
+        thread::sleep(Duration::from_millis(20));
+        assert!(!roller.is_finished(), "where did it find a place?");
+        stopped.go_on();
+        let (outcome, live) = roller.join().expect("no panic");
+        match outcome {
+            Ok(_) => assert_eq!(live, world(1)),
+            // The saves came first.
+            Err(RollbackError::Evicted { to, .. }) => assert_eq!((to, live), (first, world(9))),
+            Err(error) => panic!("{error}"),
+        }
+    });
+    assert_eq!(ring.stats().saves, 14);
 }

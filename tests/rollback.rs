@@ -140,8 +140,8 @@ fn skipped_fields_follow_entries_by_key() {
 #[test]
 fn skipped_fields_stay_by_position_and_else_take_their_default() {
     let ring = open();
-    let mut live = Arena::default();
-    live.bullets = vec![Bullet { speed: 1, shown: 1 }, Bullet { speed: 2, shown: 2 }];
+    let bullets = vec![Bullet { speed: 1, shown: 1 }, Bullet { speed: 2, shown: 2 }];
+    let mut live = Arena { bullets, ..Arena::default() };
     let id = ring.save(&live).expect("saves");
     live.gateway = Some("up".to_owned());
     live.pair = [Bullet { speed: 5, shown: 50 }, Bullet { speed: 6, shown: 60 }];

@@ -9,9 +9,9 @@
 //! happens; it starts itself again as the server, so that it can kill it.
 //!
 //! ```text
-//!   script.rs  --- orders, news (news.rs) --->  server.rs --- Caretaker ---> snapshot_a.bin, _b.bin
-//!   bots.rs    === loopback TCP (wire.rs) ===>  gateway.rs
-//!   workshop.rs -- cargo build --> rules_vN.so  rules.rs <-- gate.rs <-- interface.rs
+//!   script.rs ---- process.rs: orders, news ---> server.rs --- Caretaker ---> snapshot_a.bin, _b.bin
+//!   bots.rs ====== wire.rs: loopback TCP ======> gateway.rs
+//!   workshop.rs -- cargo build: rules_vN.so ---> gate.rs, rules.rs <-- interface.rs --> arena-rules
 //! ```
 //!
 //! To see how the engine is used, read `server.rs`; the state is in `world.rs`.
@@ -25,6 +25,7 @@ mod gateway;
 #[allow(dead_code, reason = "the rules use more of it")]
 mod interface;
 mod news;
+mod process;
 mod record;
 #[expect(unsafe_code, reason = "loads libraries and calls into them")]
 mod rules;

@@ -6,11 +6,8 @@ use std::{
     env,
     error::Error,
     fs::{self, DirBuilder},
-    io::{BufRead, BufReader, Write},
     os::unix::{fs::DirBuilderExt, process::ExitStatusExt},
     path::{Path, PathBuf},
-    process::{Child, ChildStdin, Command, Stdio},
-    sync::mpsc::{self, Receiver, RecvTimeoutError},
     thread,
     time::{Duration, Instant, SystemTime},
 };
@@ -20,6 +17,7 @@ use crate::{
     gate::TRIAL_ROWS,
     interface::INTERFACE,
     news::{Census, News, Ready, Tick, Undone},
+    process::Process,
     record::{Kill, Record, Undoing},
     server::{BUDGET, RATE},
     timeline::{LEGEND, Timeline, Tone, bytes, ms},
@@ -79,7 +77,7 @@ pub(crate) fn play(options: Options) -> Outcome<bool> {
         }
     })?;
 
-    let (server, ready) = Server::start(&dir, &options, 0)?;
+    let (server, ready) = Process::start(&dir, &options, 0)?;
     timeline.note("server", format_args!("process {}, on 127.0.0.1:{}", ready.pid, ready.port));
     let found = if ready.resumed { "found, and gone on with" } else { "made anew" };
     timeline.note("world", format_args!("{}, {found}", dir.join("world").display()));
@@ -91,13 +89,13 @@ pub(crate) fn play(options: Options) -> Outcome<bool> {
     let record =
         Record { players: options.players as usize, units: ready.units, ..Record::default() };
     let mut play = Play { options, dir, timeline, server, bots, record, pulse: Vec::new() };
-    let held = play.run(&ready)?;
-    if held && passing {
+    let held = play.run(&ready);
+    if passing && matches!(held, Ok(true)) {
         fs::remove_dir_all(&play.dir)?;
     } else {
         play.timeline.note("kept", play.dir.display());
     }
-    Ok(held)
+    held
 }
 
 /// Each client takes a descriptor here and one in the server.
@@ -106,8 +104,13 @@ fn make_room_for(players: u32) -> Outcome<()> {
 
     let mut limit = getrlimit(Resource::Nofile);
     let need = u64::from(players) + 100;
+    if let Some(most) = limit.maximum.filter(|most| *most < need) {
+        let words =
+            format!("{players} clients take {need} open files; {most} are allowed (ulimit -n)");
+        return Err(words.into());
+    }
     if limit.current.is_some_and(|current| current < need) {
-        limit.current = limit.maximum.map_or(Some(need), |most| Some(most.min(need)));
+        limit.current = Some(need);
         setrlimit(Resource::Nofile, limit)?;
     }
     Ok(())
@@ -127,65 +130,11 @@ fn build(timeline: &Timeline, dir: &Path) -> Outcome<()> {
     Ok(())
 }
 
-/// The server, as whoever started it has it.
-struct Server {
-    child: Child,
-    orders: ChildStdin,
-    news: Receiver<News>,
-}
-
-impl Server {
-    /// Starts this program again, as a server, and waits until it is ready.
-    fn start(dir: &Path, options: &Options, port: u16) -> Outcome<(Server, Ready)> {
-        let mut child = Command::new(env::current_exe()?)
-            .arg("--serve")
-            .args([
-                "--players",
-                &options.players.to_string(),
-                "--units",
-                &options.units.to_string(),
-            ])
-            .args(["--port", &port.to_string(), "--dir"])
-            .arg(dir)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let (Some(orders), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
-            return Err("the server has no pipes".into());
-        };
-        let (tell, news) = mpsc::channel();
-        thread::spawn(move || {
-            let lines = BufReader::new(output).lines().map_while(Result::ok);
-            lines.filter_map(|line| News::parse(&line)).try_for_each(|news| tell.send(news))
-        });
-        match news.recv_timeout(LIMIT) {
-            Ok(News::Ready(ready)) => Ok((Server { child, orders, news }, ready)),
-            _ => {
-                child.kill()?;
-                Err(format!("the server did not get ready ({})", child.wait()?).into())
-            }
-        }
-    }
-
-    fn order(&mut self, order: &str) -> Outcome<()> {
-        writeln!(self.orders, "{order}")
-            .map_err(|e| format!("the server does not listen: {e}").into())
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // Nothing where it has ended already.
-        _ = self.child.kill();
-        _ = self.child.wait();
-    }
-}
-
 struct Play {
     options: Options,
     dir: PathBuf,
     timeline: Timeline,
-    server: Server,
+    server: Process,
     bots: Bots,
     record: Record,
     /// Ticks that have not been shown.
@@ -236,26 +185,14 @@ impl Play {
     }
 
     /// Takes news in until one of them is what is waited for.
-    fn wait<T>(
-        &mut self,
-        what: &str,
-        limit: Duration,
-        mut pick: impl FnMut(&News) -> Option<T>,
-    ) -> Outcome<T> {
-        let until = Instant::now() + limit;
+    fn wait<T>(&mut self, what: &str, mut pick: impl FnMut(&News) -> Option<T>) -> Outcome<T> {
+        let until = Instant::now() + LIMIT;
         loop {
-            let news = match self
-                .server
-                .news
-                .recv_timeout(until.saturating_duration_since(Instant::now()))
-            {
-                Ok(news) => news,
-                Err(RecvTimeoutError::Timeout) => {
-                    return Err(format!("no {what} in {limit:?}").into());
-                }
-                Err(RecvTimeoutError::Disconnected) => {
-                    return Err(format!("the server has ended before {what}").into());
-                }
+            let left = until.saturating_duration_since(Instant::now());
+            let Some(news) =
+                self.server.news(left).map_err(|_| format!("no {what} in {LIMIT:?}"))?
+            else {
+                return Err(format!("the server has ended before the {what}").into());
             };
             self.note(&news);
             if let Some(picked) = pick(&news) {
@@ -296,7 +233,7 @@ impl Play {
     /// Lets the server run until this time of the play.
     fn watch_until(&mut self, time: Duration) -> Outcome<()> {
         while self.timeline.elapsed() < time {
-            self.wait("tick", LIMIT, |news| matches!(news, News::Tick(_)).then_some(()))?;
+            self.wait("tick", |news| matches!(news, News::Tick(_)).then_some(()))?;
         }
         Ok(())
     }
@@ -304,7 +241,7 @@ impl Play {
     /// Waits until all clients are connected and agree with the server.
     fn everyone_is_in(&mut self) -> Outcome<Census> {
         let players = self.record.players;
-        self.wait("sight of every client", LIMIT, |news| {
+        self.wait("sight of every client", |news| {
             matches!(news, News::Tick(tick) if tick.clients == players).then_some(())
         })?;
         self.census()
@@ -313,7 +250,7 @@ impl Play {
     /// Asks every client what it sees.
     fn census(&mut self) -> Outcome<Census> {
         self.server.order("census")?;
-        self.wait("answer of every client", LIMIT, |news| match news {
+        self.wait("answer of every client", |news| match news {
             News::Census(census) if census.why == "asked" => Some(census.clone()),
             _ => None,
         })
@@ -321,7 +258,7 @@ impl Play {
 
     fn load(&mut self, number: u32) -> Outcome<()> {
         self.server.order(&format!("load {number}"))?;
-        let news = self.wait("word of the rules", LIMIT, |news| {
+        let news = self.wait("word of the rules", |news| {
             matches!(news, News::Loaded(_) | News::Undone(_)).then(|| news.clone())
         })?;
         match news {
@@ -335,7 +272,7 @@ impl Play {
                 self.record.loaded.push(loaded);
                 // This one does not stay.
                 if number == 5 {
-                    let undone = self.wait("failure", LIMIT, |news| match news {
+                    let undone = self.wait("failure", |news| match news {
                         News::Undone(undone) => Some(undone.clone()),
                         _ => None,
                     })?;
@@ -372,7 +309,7 @@ impl Play {
         self.timeline.more(Tone::Back, "  state back", text);
 
         let head = undone.head;
-        let census = self.wait("answer of every client", LIMIT, |news| match news {
+        let census = self.wait("answer of every client", |news| match news {
             News::Census(census) if census.why == "resync" && census.head == head => {
                 Some(census.clone())
             }
@@ -399,10 +336,10 @@ impl Play {
         thread::sleep(BUDGET.mul_f64(f64::from(nanos % 1000) / 1000.0));
 
         let start = Instant::now();
-        self.server.child.kill()?;
-        let signal = self.server.child.wait()?.signal();
+        self.server.kill()?;
+        let signal = self.server.end()?.signal();
         // What it still had told before.
-        while let Ok(news) = self.server.news.recv_timeout(LIMIT) {
+        while let Some(news) = self.server.news(LIMIT)? {
             self.note(&news);
         }
         let Some(last) = self.record.last.clone() else { return Err("there was no tick".into()) };
@@ -414,9 +351,9 @@ impl Play {
         self.timeline.event(last.tick, Tone::Bad, "SIGKILL", text);
 
         let port = self.bots.port();
-        let (server, ready) = Server::start(&self.dir, &self.options, port)?;
+        let (server, ready) = Process::start(&self.dir, &self.options, port)?;
         self.server = server;
-        self.wait("tick", LIMIT, |news| matches!(news, News::Tick(_)).then_some(()))?;
+        self.wait("tick", |news| matches!(news, News::Tick(_)).then_some(()))?;
         let to_first_tick = start.elapsed();
         let text = format!(
             "in tick {} as of #{}, under v{}; next tick {} after the kill",
@@ -456,10 +393,10 @@ impl Play {
         self.record.sent = self.bots.bytes();
         self.record.bots_well = self.bots.dismiss();
         self.server.order("stop")?;
-        while let Ok(news) = self.server.news.recv_timeout(LIMIT) {
+        while let Some(news) = self.server.news(LIMIT)? {
             self.note(&news);
         }
-        self.record.closed = self.server.child.wait()?.success();
+        self.record.closed = self.server.end()?.success();
         Ok(())
     }
 }

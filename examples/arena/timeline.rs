@@ -90,8 +90,15 @@ impl Timeline {
 
     /// A stretch of ticks at a glance.
     pub(crate) fn pulse(&self, tick: u64, took: &[Duration], text: impl Display) {
-        let tone = |took: Duration| if took > BUDGET { Tone::Bad } else { Tone::Good };
-        let bars: String = took.iter().map(|took| self.paint(tone(*took), bar(*took))).collect();
+        // Red are those that took longer than there is time for.
+        let late = |took: &Duration| *took > BUDGET;
+        let bars: String = took
+            .chunk_by(|a, b| late(a) == late(b))
+            .map(|run| {
+                let tone = if late(&run[0]) { Tone::Bad } else { Tone::Good };
+                self.paint(tone, run.iter().map(|took| bar(*took)).collect::<String>())
+            })
+            .collect();
         let text = self.paint(Tone::Quiet, text);
         self.raw(format_args!("{}{bars}  {text}\n", self.clock(tick)));
     }

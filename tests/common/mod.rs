@@ -9,12 +9,14 @@
 
 mod child;
 mod document;
+mod fuse;
 mod image;
 mod place;
 mod state;
 
 pub(crate) use child::{Child, child_role, report};
 pub(crate) use document::{Table, table};
+pub(crate) use fuse::Fuse;
 pub(crate) use image::{A, B, Fields, Image, seal};
 pub(crate) use place::{Mount, TempDir, skipped};
 pub(crate) use state::{World, open, open_with, small, thawed, world};

@@ -25,7 +25,7 @@ pub(crate) fn world(n: u64) -> World {
         name: format!("player {i} of world {n}"),
         hp: n as f32 + 0.5,
         bag: (0..i as u16 + 3).map(|j| j ^ n as u16).collect(),
-        friend: (i % 2 == 0).then(|| Box::new(n * 1000 + i)),
+        friend: i.is_multiple_of(2).then(|| Box::new(n * 1000 + i)),
     };
     World {
         tick: n,

@@ -2,7 +2,7 @@
 //! sends them, and arriving earns a point.
 //!
 //! One set for each of the features `v1` to `v5`. Three of them are broken on purpose, each in its
-//! own way: see [`Set`](march::Set).
+//! own way: see `march.rs`.
 
 #[allow(dead_code, reason = "the server uses more of it")]
 #[path = "../../arena/interface.rs"]
@@ -43,7 +43,7 @@ static TABLE: LazyLock<Table> = LazyLock::new(|| Table {
 /// The library's entrance.
 // SAFETY: the name is this interface's own.
 #[unsafe(no_mangle)]
-pub extern "C" fn arena_rules() -> *const Table {
+extern "C" fn arena_rules() -> *const Table {
     &raw const *TABLE
 }
 

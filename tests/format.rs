@@ -1,0 +1,777 @@
+//! SNAPSHOT_FORMAT.md tells the truth: its tables against real files, field by field; a reader that
+//! knows nothing else; and a ring of version 1 that every later build must still read and write.
+
+mod common;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    fmt::Write as _,
+    fs,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6},
+    path::Path,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use common::{A, B, Image, TempDir, World, open_with, small, table, world};
+use snapring::{Archived, Caretaker, Fingerprint, Kind, Options, Snapshot, SnapshotId};
+
+const DOCUMENT: &str = include_str!("../SNAPSHOT_FORMAT.md");
+
+#[test]
+fn the_tables_have_the_sizes_they_claim() {
+    for (name, size) in
+        [("header page", 4096), ("slot page", 4096), ("header", 512), ("floor", 512), ("hint", 512)]
+    {
+        assert_eq!(table(name).size(), size, "{name}");
+    }
+    for (outer, field, inner) in [
+        ("header page", "header", "header"),
+        ("header page", "header copy", "header"),
+        ("header page", "floor", "floor"),
+        ("header page", "hint", "hint"),
+        ("slot page", "record", "record"),
+        ("slot page", "note", "note"),
+        ("slot page", "label", "label"),
+    ] {
+        assert_eq!(table(outer).field(field).size, table(inner).size(), "{field}");
+    }
+}
+
+#[test]
+fn every_crash_point_names_a_test_that_exists() {
+    let tests = [
+        ("opening", include_str!("opening.rs")),
+        ("damage", include_str!("damage.rs")),
+        ("durability", include_str!("durability.rs")),
+        ("process", include_str!("process.rs")),
+    ];
+    let recovery = DOCUMENT.split("## Recovery").nth(1).and_then(|s| s.split("\n## ").next());
+    let rows = recovery.expect("a section").lines().filter(|l| l.contains("::"));
+    let mut count = 0;
+    for row in rows {
+        let name = row.rsplit('`').nth(1).expect("a test's name");
+        let (file, test) = name.split_once("::").expect("file::test");
+        let source = tests.iter().find(|(f, _)| *f == file).expect("a file of tests").1;
+        assert!(source.contains(&format!("fn {test}()")), "{name} does not exist");
+        count += 1;
+    }
+    assert!(count >= 14, "only {count} rows");
+}
+
+/// All bytes of fields called reserved are zero, and all else of a structure is accounted for.
+fn reserved_is_zero(image: &Image, name: &str, at: usize) {
+    let bytes = image.read(at, table(name).size());
+    for field in table(name).fields.iter().filter(|f| f.name == "reserved") {
+        let zero = bytes[field.offset..field.offset + field.size].iter().all(|b| *b == 0);
+        assert!(zero, "{name}: reserved bytes at {} are in use", field.offset);
+    }
+}
+
+fn nanos(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).expect("after 1970").as_nanos() as u64
+}
+
+#[test]
+fn real_files_are_as_the_tables_say() {
+    let dir = TempDir::new("tables");
+    let start = nanos(SystemTime::now()) - 1_000_000_000;
+    let caretaker = open_with::<World>(&small().ring(5), &dir).expect("opened");
+    let live = || Image::both(&dir);
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("the boot");
+    let boot = u128::from_str_radix(&boot.trim().replace('-', ""), 16).expect("hexadecimal");
+    let boot = boot.to_be_bytes();
+
+    let [a, b] = live();
+    for (letter, image) in [(b'A', &a), (b'B', &b)] {
+        let header = image.fields("header", 0);
+        assert!(header.is_sealed());
+        assert_eq!(header.bytes, image.fields("header", 3584).bytes);
+        assert_eq!(header.bytes("magic"), b"SNAPRING");
+        for (field, value) in [
+            ("format", 1),
+            ("endian", 1),
+            ("pointer", 4),
+            ("aligned", 1),
+            ("rkyv", 8),
+            ("side", u64::from(letter)),
+            ("ring", 5),
+            ("block", 4096),
+            ("slots", 9),
+        ] {
+            assert_eq!(header.get(field), value, "{field}");
+        }
+        assert!((start..start + 60_000_000_000).contains(&header.get("created")));
+        let floor = image.fields("floor", 512);
+        assert!(floor.is_sealed());
+        assert!(floor.get("floor") > 1 << 20);
+        assert_eq!(floor.get("next"), 0, "in use");
+        assert_eq!(
+            (floor.bytes("boot"), floor.bytes("ring id")),
+            (&boot[..], header.bytes("ring id"))
+        );
+        for (name, at) in [("header page", 0), ("header", 0), ("floor", 512), ("hint", 1024)] {
+            reserved_is_zero(image, name, at);
+        }
+    }
+    let ids = |name| [&a, &b].map(|i| i.fields("header", 0).bytes(name).to_vec());
+    let [ring_a, ring_b] = ids("ring id");
+    let [file_a, file_b] = ids("file id");
+    assert!(ring_a == ring_b && file_a != file_b && ring_a != file_a);
+    let lock = Image::open(&dir, "writer.lock");
+    assert_eq!(lock.fields("floor", 512).bytes, a.fields("floor", 512).bytes);
+    let holder = lock.read(0, 64);
+    assert!(holder.starts_with(format!("process {}", std::process::id()).as_bytes()));
+
+    for n in 1..=3 {
+        caretaker.save(&world(n)).expect("saved");
+    }
+    let mut state = world(3);
+    let rollback = caretaker.rollback(&mut state, SnapshotId::new(2)).expect("rolled back");
+    caretaker.flush().expect("flushed");
+    caretaker.keep(SnapshotId::new(2), "kept ä").expect("kept");
+    let history = caretaker.history();
+    let mut seals = BTreeMap::new();
+    for entry in history.iter().rev() {
+        let n = entry.id().get();
+        let side = live().iter().position(|i| i.slot_of(n).is_some()).expect("in a file");
+        let image = &live()[side];
+        let slot = image.slot_of(n).expect("there");
+        let r = image.fields("record", slot);
+        for (name, at) in [("slot page", 0), ("record", 0), ("note", 512), ("label", 1024)] {
+            reserved_is_zero(image, name, slot + at);
+        }
+        assert!(r.is_sealed());
+        assert_eq!(r.bytes("file id"), image.fields("header", 0).bytes("file id"));
+        assert_eq!(r.bytes("boot"), boot);
+        assert_eq!((r.get("side"), r.get("index")), (side as u64, slot as u64 / 4096 - 1));
+        let kind = match entry.kind() {
+            Kind::Full => 1,
+            Kind::Rollback => 3,
+            kind => panic!("{kind:?}"),
+        };
+        assert_eq!(r.get("kind"), kind);
+        assert_eq!(r.get("parent"), n - 1);
+        assert_eq!(r.get("parent seal"), seals.get(&(n - 1)).copied().unwrap_or(0));
+        seals.insert(n, r.get("seal"));
+        assert_eq!(r.get("target"), entry.target().map_or(0, SnapshotId::get));
+        assert_eq!(r.bytes("layout"), Fingerprint::of::<World>().to_bytes());
+        assert_eq!(r.get("type version"), 1);
+        assert_eq!(r.get("depth"), 2, "the players, then what each of them has");
+        assert_eq!(r.get("logical"), entry.logical_version());
+        assert_eq!(nanos(entry.created()), r.get("created"));
+        assert_eq!(r.get("root len"), entry.bytes());
+        assert_eq!(r.get("root pos"), entry.bytes() - size_of::<Archived<World>>() as u64);
+        assert_eq!(r.get("written"), if kind == 3 { 0 } else { entry.bytes() });
+        for extent in ["root", "schema"] {
+            let [at, len, crc] = ["offset", "len", "crc"].map(|p| r.get(&format!("{extent} {p}")));
+            assert!(at % 4096 == 0 && at >= image.data_at() as u64, "{extent}");
+            let bytes = image.read(at as usize, len as usize);
+            assert_eq!(crc, u64::from(crc32(&bytes)), "{extent}");
+        }
+        assert_eq!((r.get("table offset"), r.get("table len"), r.get("table crc")), (0, 0, 0));
+        let note = image.fields("note", slot + 512);
+        assert!(note.is_sealed());
+        assert_eq!((note.get("id"), note.get("record seal")), (n, r.get("seal")));
+        assert_eq!(note.bytes("boot"), boot);
+        let label = image.fields("label", slot + 1024);
+        assert_eq!(label.is_sealed() && label.get("id") == n, n == 2);
+        if n == 2 {
+            assert_eq!(label.get("len"), 7);
+            assert_eq!(&label.bytes("text")[..8], "kept ä\0".as_bytes());
+        }
+    }
+    // The rollback lies beside its target and has its bytes.
+    let target = b.fields("record", b.slot_of(2).expect("in B"));
+    let back = b.fields("record", b.slot_of(rollback.id().get()).expect("on its target's side"));
+    for field in ["root offset", "root len", "root crc", "root pos", "depth", "logical"] {
+        assert_eq!(back.get(field), target.get(field), "{field}");
+    }
+    let hint = a.fields("hint", 1024);
+    assert_eq!(hint.get("head"), rollback.id().get() << 12 | (back.get("index") + 9));
+    assert_eq!(hint.get("wake"), 4);
+    caretaker.close().expect("closed");
+    for floor in [a.fields("floor", 512), b.fields("floor", 512), lock.fields("floor", 512)] {
+        assert!(floor.is_sealed());
+        assert_eq!(floor.get("next"), 5, "the next id");
+    }
+}
+
+#[test]
+fn archived_sizes_are_as_the_document_says() {
+    fn says<T: Snapshot>(row: &str) {
+        let size = format!("{} / {}", size_of::<Archived<T>>(), align_of::<Archived<T>>());
+        let line = DOCUMENT.lines().find(|l| l.starts_with(&format!("| {row}")));
+        let line = line.unwrap_or_else(|| panic!("the document has no row {row}"));
+        let sizes = line.split('|').nth(2).expect("a second cell");
+        assert!(sizes.contains(&size), "{row}: {size}, and the document says {sizes}");
+    }
+    says::<usize>("`usize`");
+    says::<bool>("`bool`, `char`");
+    says::<char>("`bool`, `char`");
+    says::<()>("`bool`, `char`");
+    says::<String>("`String`");
+    says::<Vec<u64>>("`Vec`");
+    says::<HashMap<u8, u64>>("`HashMap`");
+    says::<BTreeSet<u8>>("`HashSet`");
+    says::<Box<u64>>("`Box<T>`");
+    says::<Rc<u64>>("`Box<T>`");
+    says::<Arc<str>>("`Rc` and");
+    says::<Rc<[u64]>>("`Rc` and");
+    says::<Duration>("`Duration`");
+    says::<Ipv4Addr>("`Ipv4Addr`");
+    says::<Ipv6Addr>("`Ipv4Addr`");
+    says::<SocketAddrV4>("`SocketAddrV4`");
+    says::<SocketAddrV6>("`SocketAddrV6`");
+    says::<IpAddr>("`IpAddr`");
+    says::<SocketAddr>("`IpAddr`");
+    says::<std::marker::PhantomData<u64>>("`PhantomData`");
+}
+
+// ---- A reader written from the document alone ----
+
+/// The checksum as the document defines it, bit by bit.
+fn crc32(bytes: &[u8]) -> u32 {
+    let mut crc = 0xffff_ffff_u32;
+    for byte in bytes {
+        crc ^= u32::from(*byte);
+        for _ in 0..8 {
+            crc = if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 };
+        }
+    }
+    crc ^ 0xffff_ffff
+}
+
+/// A structure's field as a number.
+fn field(bytes: &[u8], of: &str, name: &str) -> u64 {
+    let f = table(of).field(name);
+    let mut word = [0; 8];
+    word[..f.size].copy_from_slice(&bytes[f.offset..f.offset + f.size]);
+    u64::from_le_bytes(word)
+}
+
+fn bytes_of<'a>(bytes: &'a [u8], of: &str, name: &str) -> &'a [u8] {
+    let f = table(of).field(name);
+    &bytes[f.offset..f.offset + f.size]
+}
+
+fn sealed(bytes: &[u8], of: &str) -> bool {
+    let end = table(of).field("seal").offset;
+    let seal = field(bytes, of, "seal");
+    seal == u64::from(crc32(&bytes[..end]).max(1))
+}
+
+/// One file, read whole.
+struct File {
+    bytes: Vec<u8>,
+    header: Vec<u8>,
+}
+
+impl File {
+    fn read(dir: &Path, name: &str) -> Option<File> {
+        let bytes = fs::read(dir.join(name)).ok()?;
+        let page = table("header page");
+        let copies = ["header", "header copy"].map(|copy| page.field(copy).offset);
+        let header = copies.into_iter().find_map(|at| {
+            let header = bytes.get(at..at + table("header").size())?;
+            let fits = bytes_of(header, "header", "magic") == b"SNAPRING"
+                && sealed(header, "header")
+                && field(header, "header", "format") == 1
+                && ["endian", "pointer", "aligned", "rkyv"].map(|f| field(header, "header", f))
+                    == [1, 4, 1, 8];
+            fits.then(|| header.to_vec())
+        })?;
+        Some(File { bytes, header })
+    }
+
+    /// Records that are this file's own.
+    fn records(&self, side: u64) -> Vec<&[u8]> {
+        let slots = field(&self.header, "header", "slots");
+        let records = (0..slots).map(|index| {
+            let at = 4096 * (1 + index as usize);
+            (index, &self.bytes[at..at + table("record").size()])
+        });
+        let own = records.filter(|(index, r)| {
+            field(r, "record", "seal") != 0
+                && sealed(r, "record")
+                && bytes_of(r, "record", "file id") == bytes_of(&self.header, "header", "file id")
+                && field(r, "record", "side") == side
+                && field(r, "record", "index") == *index
+                && (1..=3).contains(&field(r, "record", "kind"))
+                && (1..1 << 52).contains(&field(r, "record", "id"))
+        });
+        own.map(|(_, r)| r).collect()
+    }
+
+    /// An extent's bytes, if they lie in the data area and their checksum fits.
+    fn extent(&self, record: &[u8], name: &str) -> Option<&[u8]> {
+        let part = |p: &str| field(record, "record", &format!("{name} {p}")) as usize;
+        let (at, len) = (part("offset"), part("len"));
+        let start = 4096 * (1 + field(&self.header, "header", "slots") as usize);
+        let bytes = self.bytes.get(at..at.checked_add(len)?)?;
+        (at >= start && at % 4096 == 0 && crc32(bytes) == part("crc") as u32).then_some(bytes)
+    }
+}
+
+/// The newest whole snapshot of a directory, in words: its id and its state.
+fn newest(dir: &Path) -> Option<(u64, String)> {
+    let files = [A, B].map(|name| File::read(dir, name));
+    let mut found = Vec::new();
+    for (side, file) in files.iter().enumerate() {
+        let Some(file) = file else { continue };
+        found.extend(file.records(side as u64).into_iter().map(|r| (file, r)));
+    }
+    found.sort_by_key(|(_, r)| std::cmp::Reverse(field(r, "record", "id")));
+    found.into_iter().find_map(|(file, record)| {
+        let archive = file.extent(record, "root")?;
+        let text = std::str::from_utf8(file.extent(record, "schema")?).ok()?;
+        let fingerprint = xxhash_rust::xxh3::xxh3_128(text.as_bytes()).to_le_bytes();
+        assert_eq!(bytes_of(record, "record", "layout"), fingerprint);
+        let layout = Layout::parse(text)?;
+        let root = field(record, "record", "root pos") as usize;
+        assert_eq!(root + layout.nodes[0].size, archive.len(), "the root ends the archive");
+        let mut out = String::new();
+        layout.show(archive, 0, root, &mut out);
+        Some((field(record, "record", "id"), out))
+    })
+}
+
+struct Part {
+    name: String,
+    offset: usize,
+    node: usize,
+}
+
+struct Node {
+    kind: String,
+    name: String,
+    size: usize,
+    align: usize,
+    parts: Vec<Part>,
+}
+
+struct Layout {
+    nodes: Vec<Node>,
+}
+
+impl Layout {
+    fn parse(text: &str) -> Option<Layout> {
+        let mut lines = text.strip_suffix('\n')?.split('\n');
+        if lines.next()? != "rkyv 0.8 little-endian aligned pointer-32" {
+            return None;
+        }
+        let nodes = lines.enumerate().map(|(number, line)| {
+            let mut words = line.split(' ');
+            assert_eq!(words.next()?, format!("#{number}"));
+            let (kind, name) = (words.next()?.to_owned(), words.next()?.to_owned());
+            let (size, align) = words.next()?.split_once('/')?;
+            let parts = words.map(|word| {
+                let (left, node) = word.rsplit_once("=#")?;
+                let (name, offset) = left.split_once('@').unwrap_or((left, "0"));
+                let (offset, node) = (offset.parse().ok()?, node.parse().ok()?);
+                Some(Part { name: name.to_owned(), offset, node })
+            });
+            let parts = parts.collect::<Option<_>>()?;
+            Some(Node { kind, name, size: size.parse().ok()?, align: align.parse().ok()?, parts })
+        });
+        Some(Layout { nodes: nodes.collect::<Option<_>>()? })
+    }
+
+    /// Several parts, with commas.
+    fn row(&self, archive: &[u8], parts: &[Part], at: usize, out: &mut String) {
+        for (i, part) in parts.iter().enumerate() {
+            let comma = if i > 0 { ", " } else { "" };
+            _ = write!(out, "{comma}{}: ", part.name);
+            self.show(archive, part.node, at + part.offset, out);
+        }
+    }
+
+    /// `count` items, each shown by `item` at its position.
+    fn run(
+        &self,
+        archive: &[u8],
+        at: usize,
+        stride: usize,
+        out: &mut String,
+        item: impl Fn(usize, &mut String),
+    ) {
+        let (start, count) = (follow(archive, at), number(archive, at + 4, 4) as usize);
+        for i in 0..count {
+            out.push_str(if i > 0 { ", " } else { "" });
+            item(start + i * stride, out);
+        }
+    }
+
+    /// The value of node `n` at `at`, in words.
+    fn show(&self, archive: &[u8], n: usize, at: usize, out: &mut String) {
+        let node = &self.nodes[n];
+        assert_eq!(at % node.align, 0, "{} is not aligned", node.kind);
+        let inner = |i: usize| node.parts[i].node;
+        let size_of = |i: usize| self.nodes[inner(i)].size;
+        match node.kind.as_str() {
+            "()" | "phantom" => out.push_str("()"),
+            "bool" => out.push_str(if archive[at] == 1 { "true" } else { "false" }),
+            "char" => out.push(char::from_u32(number(archive, at, 4) as u32).expect("a char")),
+            "f32" => _ = write!(out, "{}", f32::from_bits(number(archive, at, 4) as u32)),
+            "f64" => _ = write!(out, "{}", f64::from_bits(number(archive, at, 8) as u64)),
+            unsigned if unsigned.starts_with('u') => {
+                _ = write!(out, "{}", number(archive, at, node.size));
+            }
+            signed if signed.starts_with('i') && signed[1..].parse::<u32>().is_ok() => {
+                let bits = 128 - 8 * node.size as u32;
+                _ = write!(out, "{}", (number(archive, at, node.size) << bits) as i128 >> bits);
+            }
+            "string" => _ = write!(out, "{:?}", text(archive, at)),
+            "rc-str" | "arc-str" => {
+                let (start, len) = (follow(archive, at), number(archive, at + 4, 4) as usize);
+                let text = std::str::from_utf8(&archive[start..start + len]);
+                _ = write!(out, "{:?}", text.expect("UTF-8"));
+            }
+            "vec" | "set" | "items" | "rc-slice" | "arc-slice" => {
+                out.push('[');
+                self.run(archive, at, size_of(0), out, |at, out| {
+                    self.show(archive, inner(0), at, out);
+                });
+                out.push(']');
+            }
+            "map" | "entries" => {
+                let aligns = [0, 1].map(|i| self.nodes[inner(i)].align);
+                let value_at = size_of(0).next_multiple_of(aligns[1]);
+                let stride = (value_at + size_of(1)).next_multiple_of(aligns[0].max(aligns[1]));
+                out.push('{');
+                self.run(archive, at, stride, out, |at, out| {
+                    self.show(archive, inner(0), at, out);
+                    out.push_str(" => ");
+                    self.show(archive, inner(1), at + value_at, out);
+                });
+                out.push('}');
+            }
+            array if array.starts_with("array[") => {
+                out.push('[');
+                for i in 0..node.size / size_of(0) {
+                    out.push_str(if i > 0 { ", " } else { "" });
+                    self.show(archive, inner(0), at + i * size_of(0), out);
+                }
+                out.push(']');
+            }
+            "option" => match archive[at] {
+                0 => out.push_str("none"),
+                _ => self.show(archive, inner(0), at + node.parts[0].offset, out),
+            },
+            "result" => {
+                let part = &node.parts[usize::from(archive[at])];
+                _ = write!(out, "{} ", part.name);
+                self.show(archive, part.node, at + part.offset, out);
+            }
+            "box" | "rc" | "arc" => self.show(archive, inner(0), follow(archive, at), out),
+            "wrapping" | "reverse" | "cell" => self.show(archive, inner(0), at, out),
+            "duration" => {
+                _ = write!(out, "{}.{:09} s", number(archive, at, 8), number(archive, at + 8, 4));
+            }
+            "ipv4" => _ = write!(out, "{:?}", &archive[at..at + 4]),
+            "enum" => {
+                let variant = &node.parts[usize::from(archive[at])];
+                _ = write!(out, "{}::{} {{", node.name, variant.name);
+                self.row(archive, &self.nodes[variant.node].parts, at, out);
+                out.push('}');
+            }
+            _ => {
+                let name = if node.name == "-" { &node.kind } else { &node.name };
+                _ = write!(out, "{name} {{");
+                self.row(archive, &node.parts, at, out);
+                out.push('}');
+            }
+        }
+    }
+}
+
+fn number(archive: &[u8], at: usize, size: usize) -> u128 {
+    archive[at..at + size].iter().rev().fold(0, |n, byte| n << 8 | u128::from(*byte))
+}
+
+/// Where a relative pointer leads.
+fn follow(archive: &[u8], at: usize) -> usize {
+    at.wrapping_add_signed(number(archive, at, 4) as u32 as i32 as isize)
+}
+
+fn text(archive: &[u8], at: usize) -> &str {
+    let bytes = if archive[at] & 0xc0 == 0x80 {
+        let word = number(archive, at, 4) as usize;
+        let len = word & 0x3f | word >> 8 << 6;
+        let start = at.wrapping_add_signed(number(archive, at + 4, 4) as u32 as i32 as isize);
+        &archive[start..start + len]
+    } else {
+        let end = archive[at..at + 8].iter().position(|b| *b == 0xff).unwrap_or(8);
+        &archive[at..at + end]
+    };
+    std::str::from_utf8(bytes).expect("UTF-8")
+}
+
+#[derive(Snapshot, Clone, Debug, PartialEq)]
+enum Mood {
+    Calm,
+    Angry { level: i16, at: Vec<String> },
+    Asleep(bool, u64),
+}
+
+#[derive(Snapshot, Clone, Debug, PartialEq)]
+#[snapshot(version = 7)]
+struct Many {
+    flag: bool,
+    wide: u128,
+    size: usize,
+    less: isize,
+    letter: char,
+    short: String,
+    exactly: String,
+    long: String,
+    longer: String,
+    ratio: f64,
+    moods: Vec<Mood>,
+    names: HashMap<String, Option<Box<u16>>>,
+    odd: BTreeMap<u8, u64>,
+    set: BTreeSet<i32>,
+    pair: (u8, f32),
+    rows: [[u16; 2]; 3],
+    outcome: [Result<u8, String>; 2],
+    shared: (Arc<str>, Arc<str>, Rc<[u32]>),
+    wait: Duration,
+    host: Ipv4Addr,
+    span: std::ops::Range<u32>,
+    empty: Vec<u64>,
+    nothing: (),
+    #[snapshot(skip)]
+    live: u32,
+}
+
+fn many() -> Many {
+    let shared: Arc<str> = "shared".into();
+    Many {
+        flag: true,
+        wide: u128::MAX - 1,
+        size: 1 << 40,
+        less: -2,
+        letter: 'ß',
+        short: "short".to_owned(),
+        exactly: "12345678".to_owned(),
+        long: "nine char".to_owned(),
+        longer: "x".repeat(300),
+        ratio: -0.25,
+        moods: vec![
+            Mood::Calm,
+            Mood::Angry { level: -300, at: vec!["rain".into(), "the long winter".into()] },
+            Mood::Asleep(false, 9),
+        ],
+        names: [("zoe", None), ("adam the first", Some(Box::new(65535))), ("", Some(Box::new(1)))]
+            .map(|(k, v)| (k.to_owned(), v))
+            .into(),
+        odd: [(3, 4), (1, 2)].into(),
+        set: [5, -5, 0].into(),
+        pair: (8, 1.5),
+        rows: [[1, 2], [3, 4], [5, 6]],
+        outcome: [Ok(1), Err("no such thing".to_owned())],
+        shared: (shared.clone(), shared, [7, 8].into()),
+        wait: Duration::new(61, 5),
+        host: Ipv4Addr::new(127, 0, 0, 1),
+        span: 3..9,
+        empty: vec![],
+        nothing: (),
+        live: 12,
+    }
+}
+
+#[test]
+fn a_reader_written_from_the_document_reads_every_kind_of_value() {
+    let dir = TempDir::new("reader");
+    let caretaker = open_with::<Many>(&small(), &dir).expect("opened");
+    let saved = caretaker.save(&many()).expect("saved");
+    let (id, state) = newest(&dir).expect("a snapshot");
+    assert_eq!(id, saved.get());
+    let x = "x".repeat(300);
+    let wanted = format!(
+        "Many {{flag: true, wide: 340282366920938463463374607431768211454, size: 1099511627776, \
+         less: -2, letter: ß, short: \"short\", exactly: \"12345678\", long: \"nine char\", \
+         longer: \"{x}\", ratio: -0.25, moods: [Mood::Calm(0) {{}}, Mood::Angry(1) {{level: -300, \
+         at: [\"rain\", \"the long winter\"]}}, Mood::Asleep(2) {{0: false, 1: 9}}], names: {{\"\" \
+         => 1, \"adam the first\" => 65535, \"zoe\" => none}}, odd: {{1 => 2, 3 => 4}}, set: [-5, 0, \
+         5], pair: tuple {{0: 8, 1: 1.5}}, rows: [[1, 2], [3, 4], [5, 6]], outcome: [ok 1, err \
+         \"no such thing\"], shared: tuple {{0: \"shared\", 1: \"shared\", 2: [7, 8]}}, wait: \
+         61.000000005 s, host: [127, 0, 0, 1], span: range {{start: 3, end: 9}}, empty: [], \
+         nothing: ()}}"
+    );
+    assert_eq!(state, wanted);
+}
+
+#[test]
+fn that_reader_finds_the_newest_whole_snapshot() {
+    let dir = TempDir::new("newest");
+    let caretaker = open_with::<Mood>(&small(), &dir).expect("opened");
+    assert_eq!(newest(&dir), None);
+    for n in 1..=30 {
+        caretaker.save(&Mood::Asleep(true, n)).expect("saved");
+        let (id, state) = newest(&dir).expect("a snapshot");
+        assert_eq!((id, state), (n, format!("Mood::Asleep(2) {{0: true, 1: {n}}}")));
+    }
+    let mut live = Mood::Calm;
+    let back = caretaker.rollback(&mut live, SnapshotId::new(20)).expect("rolled back");
+    let wanted = "Mood::Asleep(2) {0: true, 1: 20}";
+    assert_eq!(newest(&dir), Some((back.id().get(), wanted.to_owned())));
+    caretaker.save(&Mood::Calm).expect("saved");
+    drop(caretaker);
+    // Damage to the newest, and then to a whole file.
+    let [a, b] = Image::both(&dir);
+    let side = if a.slot_of(32).is_some() { &a } else { &b };
+    let record = side.fields("record", side.slot_of(32).expect("there"));
+    side.write(record.get("root offset") as usize, &[0xff]);
+    assert_eq!(newest(&dir).expect("the one before").0, 31);
+    a.write(0, &[0; 4096]);
+    assert!(newest(&dir).expect("B alone").0 >= 30);
+}
+
+// ---- A ring of version 1 ----
+
+/// What the golden ring holds. Never change it: write another one beside it.
+#[derive(Snapshot, Debug, PartialEq)]
+#[snapshot(version = 3)]
+struct Tiny {
+    tick: u64,
+    name: String,
+    scores: HashMap<String, i16>,
+    mood: Option<TinyMood>,
+}
+
+#[derive(Snapshot, Debug, PartialEq)]
+enum TinyMood {
+    Calm,
+    Angry { level: u8 },
+}
+
+fn tiny(n: u64) -> Tiny {
+    Tiny {
+        tick: n,
+        name: format!("tiny {n}, in a few words"),
+        scores: (0..3).map(|i| (format!("score {i}"), n as i16 - i)).collect(),
+        mood: [None, Some(TinyMood::Calm), Some(TinyMood::Angry { level: n as u8 })]
+            [n as usize % 3]
+            .take(),
+    }
+}
+
+/// The same steps as when the golden ring was written.
+fn write_tiny(dir: &Path) {
+    let options = Options::new().ring(2).file_size(0).durability(snapring::Durability::Process);
+    let caretaker: Caretaker<Tiny> = open_with(&options, dir).expect("opened");
+    for n in 1..=3 {
+        caretaker.save(&tiny(n)).expect("saved");
+    }
+    caretaker.flush().expect("flushed");
+    let mut live = tiny(3);
+    assert_eq!(
+        caretaker.rollback(&mut live, SnapshotId::new(2)).expect("rolled back").id().get(),
+        4
+    );
+    caretaker.close().expect("closed");
+}
+
+/// Lines of `offset: sixteen bytes`, without those that are zero.
+fn dump(bytes: &[u8]) -> String {
+    let mut out = format!("length {}\n", bytes.len());
+    for (i, row) in bytes.chunks(16).enumerate() {
+        if row.iter().any(|b| *b != 0) {
+            _ = write!(out, "{:06x}:", i * 16);
+            row.iter().for_each(|b| _ = write!(out, " {b:02x}"));
+            out.push('\n');
+        }
+    }
+    out
+}
+
+fn undump(text: &str) -> Vec<u8> {
+    let mut lines = text.lines();
+    let len = lines.next().and_then(|l| l.strip_prefix("length ")).expect("a length");
+    let mut bytes = vec![0; len.parse().expect("a number")];
+    for line in lines {
+        let (at, row) = line.split_once(": ").expect("an offset");
+        let at = usize::from_str_radix(at, 16).expect("hexadecimal");
+        for (i, byte) in row.split(' ').enumerate() {
+            bytes[at + i] = u8::from_str_radix(byte, 16).expect("hexadecimal");
+        }
+    }
+    bytes
+}
+
+/// Zeroes what differs from ring to ring: random ids, boots, times, and the seals over them.
+fn masked(mut bytes: Vec<u8>) -> Vec<u8> {
+    let slots = field(&bytes, "header", "slots") as usize;
+    let mut places = vec![("header", 0), ("header", 3584), ("floor", 512)];
+    for slot in 0..slots {
+        let at = 4096 * (1 + slot);
+        places.extend([("record", at), ("note", at + 512)]);
+    }
+    for (name, at) in places {
+        let free = table(name)
+            .fields
+            .iter()
+            .all(|f| f.name == "seal" || bytes[at + f.offset..][..f.size].iter().all(|b| *b == 0));
+        for f in &table(name).fields {
+            let varies =
+                ["ring id", "file id", "boot", "created", "parent seal", "record seal", "seal"];
+            if varies.contains(&f.name.as_str()) && !free {
+                bytes[at + f.offset..][..f.size].fill(0);
+            }
+        }
+    }
+    bytes
+}
+
+const GOLDEN: [(&str, &str); 2] =
+    [(A, include_str!("golden/version_1_a.hex")), (B, include_str!("golden/version_1_b.hex"))];
+
+#[test]
+fn the_golden_ring_is_still_read() {
+    let dir = TempDir::new("golden");
+    for (name, text) in GOLDEN {
+        fs::write(dir.join(name), undump(text)).expect("written");
+        fs::set_permissions(dir.join(name), std::os::unix::fs::PermissionsExt::from_mode(0o600))
+            .expect("a mode");
+    }
+    let reader = newest(&dir).expect("a snapshot");
+    assert_eq!(reader.0, 4);
+    assert!(
+        reader.1.starts_with("Tiny {tick: 2, name: \"tiny 2, in a few words\""),
+        "{}",
+        reader.1
+    );
+    let caretaker: Caretaker<Tiny> = open_with(&small(), &dir).expect("opened");
+    let recovery = caretaker.recovery();
+    assert!(recovery.rejected.is_empty() && recovery.other_layout.is_empty(), "{recovery}");
+    assert_eq!(caretaker.resume().expect("whole"), Some(tiny(2)));
+    let kinds: Vec<_> = caretaker.history().iter().map(|e| (e.id().get(), e.kind())).collect();
+    assert_eq!(kinds, [(4, Kind::Rollback), (3, Kind::Full)]);
+    assert_eq!(
+        caretaker.memento(SnapshotId::new(3)).expect("there").thaw().expect("whole"),
+        tiny(3)
+    );
+    assert_eq!(caretaker.history()[0].type_version(), 3);
+    assert!(caretaker.save(&tiny(5)).expect("saved").get() > 4);
+}
+
+#[test]
+fn the_golden_ring_is_still_written_byte_for_byte() {
+    let dir = TempDir::new("golden-written");
+    write_tiny(&dir);
+    for (name, golden) in GOLDEN {
+        let written = fs::read(dir.join(name)).expect("written");
+        if let Some(to) = std::env::var_os("SNAPRING_WRITE_GOLDEN") {
+            let letter = if name == A { "a" } else { "b" };
+            let path = Path::new(&to).join(format!("version_1_{letter}.hex"));
+            fs::write(path, dump(&written)).expect("written");
+            continue;
+        }
+        let (written, golden) = (dump(&masked(written)), dump(&masked(undump(golden))));
+        let first = written.lines().zip(golden.lines()).find(|(w, g)| w != g);
+        assert_eq!(first, None, "{name}: the first row that differs, written and golden");
+        assert_eq!(written.len(), golden.len(), "{name}");
+    }
+}
