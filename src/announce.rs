@@ -136,13 +136,13 @@ thread_local! {
     static NUMBER: Number = Number::take();
 }
 
-/// A model's threads share one thread of the system, and are numbered by the model.
+// A model's threads share one thread of the system, and are numbered by the model.
 #[cfg(loom)]
 loom::thread_local! {
     static THREAD: Cell<usize> = Cell::new(UNKNOWN);
 }
 
-#[cfg(loom)]
+#[cfg(all(test, loom))]
 pub(crate) fn number_model_thread(number: usize) {
     THREAD.with(|thread| thread.set(number));
 }

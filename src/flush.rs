@@ -204,26 +204,38 @@ impl Engine {
         let upto = upto.min(self.lock().next_id - 1);
         let _turn = self.flusher.turn.lock();
         while let Some(batch) = self.next_batch(upto) {
-            match self.sync_batch(&batch) {
-                Ok(()) => self.note_durable(&batch),
-                Err((side, error)) => {
-                    let mut state = self.lock();
-                    for n in &batch.places {
-                        let place = &mut state.places[usize::from(*n)];
-                        place.tainted |= !place.durable;
-                        place.label_dirty = false;
-                    }
-                    state.flushing.clear();
-                    drop(state);
-                    let path = self.files[side.index()].path();
-                    self.flusher.fail(self, path, &error, batch.newest);
-                }
-            }
+            self.flush_batch(&batch);
+        }
+        // They may have left the ring while they waited: then a newer one stands for them.
+        if self.steady_id() < upto
+            && let Some(batch) = self.next_batch(u64::MAX)
+        {
+            self.flush_batch(&batch);
         }
         match self.flusher.failure() {
             Some(failure) => Err(failure),
             None => Ok(self.durable()),
         }
+    }
+
+    /// Syncs a batch and notes what came of it.
+    fn flush_batch(&self, batch: &Batch) {
+        let Err((side, error)) = self.sync_batch(batch) else { return self.note_durable(batch) };
+        let mut state = self.lock();
+        for n in &batch.places {
+            let place = &mut state.places[usize::from(*n)];
+            place.tainted |= !place.durable;
+            place.label_dirty = false;
+        }
+        state.flushing.clear();
+        drop(state);
+        self.flusher.fail(self, self.files[side.index()].path(), &error, batch.newest);
+    }
+
+    /// The newest snapshot that is on the disk, listed or not; 0 without one.
+    fn steady_id(&self) -> u64 {
+        let state = self.lock();
+        state.steady.map_or(0, |n| state.places[usize::from(n)].id)
     }
 
     /// The newest snapshot known to be on the disk.

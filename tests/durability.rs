@@ -5,7 +5,7 @@ mod common;
 use std::{
     collections::BTreeSet,
     fs,
-    os::unix::fs::FileExt as _,
+    os::{fd::AsRawFd as _, unix::fs::FileExt as _},
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
@@ -118,7 +118,8 @@ fn memory_is_never_durable() {
 #[test]
 fn flush_returns_while_others_go_on_saving() {
     let dir = TempDir::on_disk("busy");
-    let caretaker = open_blobs(&small(), &dir);
+    // So short a ring that what a flush waits for has often left it before its turn.
+    let caretaker = open_blobs(&small().ring(2), &dir);
     let stop = AtomicBool::new(false);
     let limit = Instant::now() + Duration::from_secs(20);
     std::thread::scope(|scope| {
@@ -139,7 +140,11 @@ fn flush_returns_while_others_go_on_saving() {
                 std::thread::sleep(Duration::from_millis(10));
             }
         });
-        for _ in 0..5 {
+        for round in 1..=30 {
+            // In full swing.
+            while caretaker.head() < Some(id(round * 50)) && !stop.load(Ordering::Relaxed) {
+                std::thread::yield_now();
+            }
             let head = caretaker.head();
             let durable = caretaker.flush().expect("flushed");
             assert!(durable >= head, "{durable:?} after a flush at {head:?}");
@@ -446,8 +451,22 @@ impl Failing {
         Ok(Failing { disk, host, dir })
     }
 
-    /// From now on nothing more gets to the disk.
-    fn fail(&self) {
+    /// From now on nothing more gets to the disk where it has not been before, or where the blocks
+    /// hold nothing but `mark`.
+    fn fail(&self, mark: u8) {
+        let image =
+            fs::OpenOptions::new().read(true).write(true).open(self.host.path().join("image"));
+        let image = image.expect("the image");
+        let mut block = [0; 4096];
+        for at in (0..image.metadata().expect("a length").len()).step_by(4096) {
+            image.read_exact_at(&mut block, at).expect("read");
+            if block.iter().all(|b| *b == mark) {
+                let hole = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+                // SAFETY: an open descriptor and numbers.
+                let punched = unsafe { libc::fallocate(image.as_raw_fd(), hole, at as i64, 4096) };
+                assert_eq!(punched, 0, "a hole in the image");
+            }
+        }
         let rest = fs::File::create(self.host.path().join("rest")).expect("created");
         let mut at = 0;
         while rest.write_at(&[1; 4096], at).is_ok_and(|n| n > 0) {
@@ -464,6 +483,7 @@ fn common_run(command: &mut std::process::Command) -> Result<(), String> {
 
 #[test]
 fn after_a_failed_sync_nothing_that_depended_on_it_is_ever_called_durable() {
+    const MARK: u8 = 0xa7;
     let failing = match Failing::new() {
         Ok(failing) => failing,
         Err(why) => return skipped("failing disk", &why),
@@ -471,15 +491,21 @@ fn after_a_failed_sync_nothing_that_depended_on_it_is_ever_called_durable() {
     let dir = failing.disk.path().join("ring");
     let options = Options::new().file_size(8 << 20).durability(Durability::Process);
     let caretaker: Caretaker<Blob> = open_with(&options, &dir).expect("opened");
-    // Every slot page has been to the disk, so that it is the data alone that cannot go there.
+    // Every slot page and a stretch of data have been to the disk, so that nothing but that data can
+    // go wrong: the file system itself has nothing to write but what it has written before.
+    let marked = |kib: usize, mark| Blob { bytes: vec![mark; kib << 10] };
+    for _ in 0..2 {
+        caretaker.save(&marked(3000, MARK)).expect("saved");
+        caretaker.flush().expect("the disk is well");
+    }
     for _ in 0..40 {
         caretaker.save(&blob(1)).expect("saved");
         caretaker.flush().expect("the disk is well");
     }
     let good = caretaker.head().expect("a head");
-    failing.fail();
+    failing.fail(MARK);
     let mut events = caretaker.subscribe();
-    let bad = caretaker.save(&blob(3000)).expect("memory has it");
+    let bad = caretaker.save(&marked(2000, 1)).expect("memory has it");
     let error = caretaker.flush().expect_err("the disk takes no more");
     let FlushError::Sync { path, upto, .. } = &error else { panic!("{error:?}") };
     assert!(path.starts_with(&dir) && *upto == bad, "{error}");
@@ -494,7 +520,7 @@ fn after_a_failed_sync_nothing_that_depended_on_it_is_ever_called_durable() {
     // A rollback to it has the same bytes, whose pages look clean by now.
     let mut live = blob(1);
     let back = caretaker.rollback(&mut live, bad).expect("memory has it");
-    assert_eq!(live, blob(3000));
+    assert_eq!(live, marked(2000, 1));
     assert!(caretaker.flush().is_err());
     assert_eq!(caretaker.durable(), Some(good));
     assert!(caretaker.history().iter().all(|e| e.is_durable() == (e.id() <= good)));

@@ -490,8 +490,9 @@ fn ids_skip_those_of_a_damaged_newest_record() {
         };
         let image = Image::open(&found, B);
         let at = image.slot_of(6).expect("six is in B");
-        // Its very id is damaged.
+        // Its very id is damaged, and so is the hint.
         image.write(at, &[0xee; 8]);
+        Image::open(&found, A).write(1024, &[0; 8]);
         let caretaker = open(&found);
         assert_eq!(caretaker.head(), Some(SnapshotId::new(5)));
         assert_eq!(caretaker.recovery().rejected.len(), 1);

@@ -93,6 +93,12 @@ pub(crate) fn saves(path: &Path, groups: &[Group]) -> Drawn {
     Ok(())
 }
 
+/// Room for the names, in units of the scale.
+const NAMES: f64 = 1.4;
+
+/// Where the scale ends: bars that would be longer are cut, their numbers tell.
+const FARTHEST: f64 = 2.0;
+
 /// How far each pair is from what it must reach: a bar up to the line reaches it.
 pub(crate) fn ratios(path: &Path, paired: &Paired) -> Drawn {
     let pairs: Vec<(String, &Pair)> = paired
@@ -100,9 +106,9 @@ pub(crate) fn ratios(path: &Path, paired: &Paired) -> Drawn {
         .iter()
         .flat_map(|set| set.pairs.iter().map(move |pair| (set.name.clone(), pair)))
         .collect();
-    let Some(most) = pairs.iter().map(|(_, pair)| pair.ratio / pair.most).reduce(f64::max) else {
+    if pairs.is_empty() {
         return Ok(());
-    };
+    }
     let height = 70 + 22 * pairs.len();
     let root = SVGBackend::new(path, (960, height as u32)).into_drawing_area();
     root.fill(&WHITE)?;
@@ -111,24 +117,25 @@ pub(crate) fn ratios(path: &Path, paired: &Paired) -> Drawn {
         .caption("Ratio to the reference, by what it may be at most", ("sans-serif", 18))
         .margin(10)
         .x_label_area_size(24)
-        .build_cartesian_2d(-1.6..(most * 1.05).max(1.2), rows..0.0_f64)?;
+        .build_cartesian_2d(-NAMES..FARTHEST + 0.2, rows..0.0_f64)?;
     chart
         .configure_mesh()
         .disable_mesh()
         .disable_y_axis()
-        .x_labels(24)
+        .x_labels(20)
         .x_label_formatter(&|x| if *x < 0.0 { String::new() } else { format!("{x:.1}") })
         .draw()?;
     for (at, (set, pair)) in pairs.iter().enumerate() {
         let (top, share) = (at as f64, pair.ratio / pair.most);
         let colour = if share <= 1.0 { RGBColor(0, 130, 90) } else { RGBColor(200, 70, 40) };
-        let bar = Rectangle::new([(0.0, top + 0.2), (share, top + 0.8)], colour.filled());
+        let bar =
+            Rectangle::new([(0.0, top + 0.2), (share.min(FARTHEST), top + 0.8)], colour.filled());
         let name = format!("{}  {} / {}", pair.target, pair.row, pair.reference);
         let place = set.split_once(", ").map_or("", |(_, place)| place);
         let text = |text: String, x: f64| Text::new(text, (x, top + 0.25), ("sans-serif", 12));
         chart.draw_series([bar])?;
-        chart.draw_series([text(format!("{name} {place}"), -1.58)])?;
-        chart.draw_series([text(format!("{:.2}", pair.ratio), share + 0.01)])?;
+        chart.draw_series([text(format!("{name} {place}"), -NAMES)])?;
+        chart.draw_series([text(format!("{:.2}", pair.ratio), share.min(FARTHEST) + 0.01)])?;
     }
     chart.draw_series([PathElement::new([(1.0, 0.0), (1.0, rows)], BLACK.stroke_width(2))])?;
     root.present()?;

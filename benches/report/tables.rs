@@ -50,7 +50,11 @@ pub(crate) fn time(nanos: f64) -> String {
 }
 
 fn ratio(ratio: f64) -> String {
-    if ratio < 10.0 { format!("{ratio:.2}") } else { format!("{ratio:.0}") }
+    match ratio {
+        r if r < 0.1 => format!("{r:.4}"),
+        r if r < 10.0 => format!("{r:.2}"),
+        r => format!("{r:.0}"),
+    }
 }
 
 fn answer(reached: bool) -> &'static str {

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// What the fastest row of a set runs in one round, at least.
-const TURN: Duration = Duration::from_millis(4);
+const TURN: Duration = Duration::from_millis(3);
 
 /// What all rounds of a set take together.
 const BUDGET: Duration = Duration::from_secs(5);
