@@ -104,7 +104,9 @@ pub(crate) fn open(
         let mapped = match opened {
             Opened::Whole { file, header, len } => {
                 file_ids[side.index()] = header.file_id;
-                os::reserve(&file, 0, len).map_err(io_error(&full, "reserve the space of"))?;
+                if !(directory.in_memory() && os::has_all_pages(&file, len)) {
+                    os::reserve(&file, 0, len).map_err(io_error(&full, "reserve the space of"))?;
+                }
                 MappedFile::map(&full, file, len, options.max_file_size)
             }
             Opened::Missing | Opened::Damaged => {

@@ -183,6 +183,13 @@ pub(crate) fn reserve(file: &File, from: u64, to: u64) -> io::Result<()> {
     }
 }
 
+/// Whether a file in memory has a page for each of its `len` bytes: it then needs no reserving,
+/// which would walk them all.
+pub(crate) fn has_all_pages(file: &File, len: u64) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    file.metadata().is_ok_and(|meta| meta.blocks() * 512 >= len)
+}
+
 /// For file systems that cannot reserve.
 fn fill_with_zeros(file: &File, from: u64, to: u64) -> io::Result<()> {
     use std::os::unix::fs::FileExt as _;

@@ -19,7 +19,7 @@ use crate::{
 
 /// Archives longer than this have their checksum follow the writer; shorter ones are still in the
 /// cache when they are done.
-const FUSE_FROM: u64 = 1 << 20;
+const FUSE_FROM: u64 = 256 << 10;
 
 thread_local! {
     /// The engines that this thread is inside of, by address.

@@ -128,7 +128,8 @@ fn nor_does_a_save_beside_a_reader() {
     let (reading, is_reading) = mpsc::channel();
     let (done, may_end) = mpsc::channel::<()>();
     thread::scope(|scope| {
-        let ring = &ring;
+        // Dropped where this panics, so that the reader ends.
+        let (ring, done) = (&ring, done);
         scope.spawn(move || {
             ring.read(|_| {
                 reading.send(()).expect("listened to");

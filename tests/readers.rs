@@ -52,6 +52,15 @@ fn whole(world: &Archived<World>) -> u64 {
     tick
 }
 
+/// Tells readers to stop, also where the writer panics.
+struct Stops<'a>(&'a AtomicBool);
+
+impl Drop for Stops<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Readers of every sort beside a writer that saves and rolls back.
 fn stress(options: Options, size: usize, saves: u64) {
     let ring: Caretaker<World> = options.in_memory().expect("opens");
@@ -59,6 +68,7 @@ fn stress(options: Options, size: usize, saves: u64) {
     let stop = AtomicBool::new(false);
     let looks = AtomicU64::new(0);
     thread::scope(|scope| {
+        let _stops = Stops(&stop);
         for reader in 0..4_u32 {
             let (ring, stop, looks) = (&ring, &stop, &looks);
             scope.spawn(move || {
@@ -115,7 +125,6 @@ fn stress(options: Options, size: usize, saves: u64) {
                 }
             }
         }
-        stop.store(true, Ordering::Relaxed);
     });
     assert!(looks.into_inner() > 0);
     let stats = ring.stats();
@@ -176,7 +185,8 @@ fn no_save_waits_for_a_reader() {
     let (reading, is_reading) = mpsc::channel();
     let (done, may_end) = mpsc::channel::<()>();
     thread::scope(|scope| {
-        let ring = &ring;
+        // Dropped where this panics, so that the reader ends.
+        let (ring, done) = (&ring, done);
         scope.spawn(move || {
             ring.read(|world| {
                 reading.send(()).expect("listened to");
@@ -306,6 +316,7 @@ fn threads_come_and_go() {
     ring.save(&World::at(0, 30)).expect("saves");
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
+        let _stops = Stops(&stop);
         // One that stays, and whose announcement others' numbers must not touch.
         scope.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
@@ -326,7 +337,6 @@ fn threads_come_and_go() {
                 }
             });
         }
-        stop.store(true, Ordering::Relaxed);
     });
 }
 

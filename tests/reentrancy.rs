@@ -231,6 +231,8 @@ fn a_save_waits_for_another_threads_rollback() {
     let (go_on, may_go_on) = mpsc::channel::<()>();
     let saved = AtomicBool::new(false);
     thread::scope(|scope| {
+        // Dropped where this panics, so that the rollback ends.
+        let go_on = go_on;
         let roller = scope.spawn({
             let ring = ring.clone();
             move || {

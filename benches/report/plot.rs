@@ -135,7 +135,7 @@ pub(crate) fn ratios(path: &Path, paired: &Paired) -> Drawn {
         let text = |text: String, x: f64| Text::new(text, (x, top + 0.25), ("sans-serif", 12));
         chart.draw_series([bar])?;
         chart.draw_series([text(format!("{name} {place}"), -NAMES)])?;
-        chart.draw_series([text(format!("{:.2}", pair.ratio), share.min(FARTHEST) + 0.01)])?;
+        chart.draw_series([text(format!("{:.2}", pair.ratio), -0.14)])?;
     }
     chart.draw_series([PathElement::new([(1.0, 0.0), (1.0, rows)], BLACK.stroke_width(2))])?;
     root.present()?;

@@ -10,8 +10,8 @@ pub fn criterion() -> Criterion {
     Criterion::default()
         .without_plots()
         .sample_size(12)
-        .warm_up_time(Duration::from_millis(200))
-        .measurement_time(Duration::from_millis(600))
+        .warm_up_time(Duration::from_millis(300))
+        .measurement_time(Duration::from_millis(900))
         .nresamples(5_000)
         .configure_from_args()
 }

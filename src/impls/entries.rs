@@ -112,6 +112,32 @@ pub(super) fn archive_as_is<I: Item>(
     s.sequence(items.len(), items, |s, item| item.archive(s), |item, r, out| item.resolve(r, out))
 }
 
+/// So many items are ranked rather than sorted.
+const FEW: usize = 16;
+
+/// Where each of a few keys stands among them, as the order to take them in. Every pair is compared
+/// and nothing branches on the outcome: for a handful of keys in a random order that beats a sort,
+/// which guesses wrong at every other comparison.
+#[inline]
+fn rank(keys: &[u64]) -> [u8; FEW] {
+    debug_assert!(keys.len() <= FEW, "only a few are ranked");
+    let mut ranks = [0_u8; FEW];
+    for (i, key) in keys.iter().enumerate() {
+        let mut smaller = i as u8;
+        for (j, earlier) in keys[..i].iter().enumerate() {
+            let before = u8::from(key < earlier);
+            ranks[j] += before;
+            smaller -= before;
+        }
+        ranks[i] = smaller;
+    }
+    let mut order = [0_u8; FEW];
+    for (i, rank) in ranks[..keys.len()].iter().enumerate() {
+        order[usize::from(*rank) % FEW] = i as u8;
+    }
+    order
+}
+
 /// Archives `items` side by side in canonical order of their keys; answers the position of the
 /// first. Costs a sort of rows on the session's scratch stack, but for items that come in order.
 pub(super) fn archive_sorted<I: Item>(
@@ -121,13 +147,19 @@ pub(super) fn archive_sorted<I: Item>(
     let len = items.len();
     let (mark, memory) = s.rows::<Row<I>>(len)?;
     let memory = memory.as_ptr();
+    let ranked = <I::Key as Snapshot>::KEY_BITS > 0 && len <= FEW;
+    let mut keys = [0_u64; FEW];
     let mut count = 0;
     let mut last: Option<Row<I>> = None;
     let mut in_order = true;
     for item in items.take(len) {
         let row = Row { key: item.key().sort_key(), item };
-        in_order = in_order && last.is_none_or(|last| last.cmp(&row).is_le());
-        last = Some(row);
+        if ranked {
+            keys[count % FEW] = row.key;
+        } else {
+            in_order = in_order && last.is_none_or(|last| last.cmp(&row).is_le());
+            last = Some(row);
+        }
         // SAFETY: `count < len`, for which there is room.
         let at = unsafe { memory.add(count) };
         // SAFETY: as above; aligned by the session.
@@ -140,15 +172,18 @@ pub(super) fn archive_sorted<I: Item>(
     // SAFETY: `count` rows have just been written there; the stack gives the memory to nobody else
     // before the mark is released, below.
     let rows = unsafe { std::slice::from_raw_parts_mut(memory, count) };
-    if !in_order {
-        rows.sort_unstable_by(Row::cmp);
-    }
-    let pos = s.sequence(
-        count,
-        rows.iter(),
-        |s, row| row.item.archive(s),
-        |row, r, out| row.item.resolve(r, out),
-    )?;
+    let archive = |s: &mut Session, row: &Row<I>| row.item.archive(s);
+    let resolve = |row: &Row<I>, r, out| row.item.resolve(r, out);
+    let pos = if ranked {
+        let order = rank(&keys[..count]);
+        let sorted = order[..count].iter().map(|i| &rows[usize::from(*i)]);
+        s.sequence(count, sorted, archive, resolve)?
+    } else {
+        if !in_order {
+            rows.sort_unstable_by(Row::cmp);
+        }
+        s.sequence(count, rows.iter(), archive, resolve)?
+    };
     s.release(mark);
     Ok(pos)
 }
