@@ -95,6 +95,8 @@ pub(crate) struct Place {
     /// Found at opening, from this boot and without a durable note: its pages may look clean
     /// though a sync of them failed.
     pub(crate) redirty: bool,
+    /// Found at opening with a note that it had left the ring.
+    pub(crate) left: bool,
 }
 
 impl Place {
@@ -124,6 +126,7 @@ impl Place {
             trust: Trust::Checked,
             left_at: 0,
             redirty: false,
+            left: false,
         }
     }
 

@@ -27,7 +27,7 @@ use crate::{
     os,
     record::{
         DurableNote, Extent, LABEL_AT, LABEL_LEN, NOTE_AT, NOTE_LEN, RECORD_LEN, Record, SLOT_LEN,
-        decode_label, seal_of,
+        decode_label, has_left, seal_of,
     },
     ring::{MAX_ID, Word},
     schema::{Layout, first_difference},
@@ -353,8 +353,17 @@ fn finish(
 
     // What is unlisted at once is not worth listing: the ring is full of newer ones. But the newest
     // on the disk stays, unlisted (P4).
+    // One that had left the ring is the newest again where power was lost: then it is listed.
+    if let Some((number, newest)) = snapshots.first_mut()
+        && newest.left
+    {
+        newest.left = false;
+        let slots = slot_pages(options.ring) as u16;
+        let slot_at = BLOCK + u64::from(*number % slots) * SLOT_LEN;
+        files[usize::from(*number / slots)].unseal(slot_at + LABEL_AT, LABEL_LEN as u64);
+    }
     let steady = snapshots.iter().position(|(_, place)| place.durable);
-    for at in too_many(&snapshots, options.ring as usize).into_iter().rev() {
+    for at in not_to_list(&snapshots, options.ring as usize).into_iter().rev() {
         let place = &mut snapshots[at].1;
         recovery.unverified.retain(|id| id.get() != place.id);
         recovery.other_layout.retain(|(id, _)| id.get() != place.id);
@@ -485,6 +494,7 @@ fn read_slot(
         durable,
         redirty: !durable,
         label: decode_label(&label, record.id).map(Into::into),
+        left: has_left(&label, record.id),
         trust: Trust::Unverified,
         state: Use::Sealed,
         listed: true,
@@ -609,11 +619,14 @@ fn floors(files: &[MappedFile; 2], directory: Option<&Directory>, ring_id: Uuid)
     floors
 }
 
-/// Which of the snapshots (newest first) are more than a ring holds: the oldest unlabelled.
-fn too_many(snapshots: &[(u16, Place)], ring: usize) -> Vec<usize> {
-    let excess = snapshots.len().saturating_sub(ring);
-    let unlabelled = (0..snapshots.len()).rev().filter(|i| snapshots[*i].1.label.is_none());
-    let mut picked: Vec<usize> = unlabelled.take(excess).collect();
+/// Which of the snapshots (newest first) are not to be listed: those that had left the ring, and
+/// of the others the oldest unlabelled, as far as they are more than a ring holds.
+fn not_to_list(snapshots: &[(u16, Place)], ring: usize) -> Vec<usize> {
+    let left = |i: &usize| snapshots[*i].1.left;
+    let mut picked: Vec<usize> = (0..snapshots.len()).filter(left).collect();
+    let excess = (snapshots.len() - picked.len()).saturating_sub(ring);
+    let oldest_first = (0..snapshots.len()).rev().filter(|i| !left(i));
+    picked.extend(oldest_first.filter(|i| snapshots[*i].1.label.is_none()).take(excess));
     picked.sort_unstable();
     picked
 }

@@ -232,6 +232,12 @@ pub(crate) fn encode_label(id: u64, label: &str) -> [u8; LABEL_LEN] {
     b
 }
 
+/// Whether the note says, by an empty text, that snapshot `id` has left the ring and is there for
+/// the disk's sake alone (P4).
+pub(crate) fn has_left(b: &[u8; LABEL_LEN], id: u64) -> bool {
+    is_sealed(b) && u64::from_le_bytes(get(b, 0)) == id && b[8] == 0
+}
+
 /// The label of snapshot `id`, if the note is whole and that snapshot's.
 pub(crate) fn decode_label(b: &[u8; LABEL_LEN], id: u64) -> Option<String> {
     if !is_sealed(b) || u64::from_le_bytes(get(b, 0)) != id {

@@ -13,7 +13,7 @@ use crate::{
     file::{BLOCK, MappedFile},
     header::Side,
     id::SnapshotId,
-    record::RECORD_LEN,
+    record::{LABEL_AT, RECORD_LEN, encode_label},
     ring::Word,
     session::Scratch,
 };
@@ -190,6 +190,13 @@ impl Engine {
             state.counts.evicted += 1;
             let id = SnapshotId::new(place.id);
             self.listeners.tell(|| Event::Evicted { id });
+            if self.is_steady(state, number) {
+                // It keeps its seal, for the disk's sake: a note tells a reopening not to list it
+                // in the place of another.
+                let n = usize::from(number);
+                let left = encode_label(id.get(), "");
+                self.file_of(n).write_sealed(self.slot_at(n) + LABEL_AT, &left);
+            }
             self.unseal_unlisted(state);
         }
     }

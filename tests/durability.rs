@@ -276,6 +276,36 @@ fn the_durable_snapshot_outlives_a_crash_and_a_full_ring() {
     assert_eq!(thawed(&caretaker, head), Some(head.get()));
 }
 
+#[test]
+fn a_durable_snapshot_that_has_left_takes_no_place_on_reopening() {
+    let dir = TempDir::on_disk("left");
+    let options = small().ring(3).durability(Durability::Process);
+    let caretaker = open_with::<World>(&options, &dir).expect("opened");
+    save_all(&caretaker, 1..=2);
+    caretaker.flush().expect("flushed");
+    save_all(&caretaker, 3..=3);
+    caretaker.keep(id(1), "start").expect("kept");
+    save_all(&caretaker, 4..=4);
+    assert_eq!(ids(&caretaker), [4, 3, 1]);
+    assert!(caretaker.release("start"));
+    let killed = dir.copy("killed");
+    drop(caretaker);
+    for dir in [&dir, &killed] {
+        let caretaker = open_with::<World>(&options, dir).expect("opened");
+        assert_eq!(ids(&caretaker), [4, 3, 1], "2 had left, and is there for the disk alone");
+        drop(caretaker);
+    }
+    // Power is lost, and with it all that was newer and never synced: then it is listed again.
+    for side in [A, B] {
+        let image = Image::open(&killed, side);
+        for slot in [3, 4].into_iter().filter_map(|lost| image.slot_of(lost)) {
+            image.write(slot, &[0; 512]);
+        }
+    }
+    let caretaker = open_with::<World>(&options, &killed).expect("opened");
+    assert_eq!(ids(&caretaker), [2, 1]);
+}
+
 #[derive(Snapshot, Debug, PartialEq)]
 struct Blob {
     bytes: Vec<u8>,
