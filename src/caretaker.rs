@@ -213,14 +213,14 @@ impl<T: Snapshot> Caretaker<T> {
     /// [`MementoError`]: unknown, evicted, rejected, or of another layout.
     pub fn try_memento(&self, id: SnapshotId) -> Result<Memento<T>, MementoError> {
         if os::forked() {
-            return Err(MementoError::Unknown { id });
+            return Err(MementoError::Forked);
         }
         Memento::of(self.engine.hold(id)?)
     }
 
-    /// The listed snapshots, newest first.
+    /// The listed snapshots, newest first. None in a forked child.
     pub fn history(&self) -> Vec<Entry> {
-        self.engine.history()
+        if os::forked() { Vec::new() } else { self.engine.history() }
     }
 
     /// Runs `f` on the newest snapshot, in place. `None` where there is none, or where it is of
@@ -248,7 +248,9 @@ impl<T: Snapshot> Caretaker<T> {
     /// its own. History stays whole: one can go forward again.
     ///
     /// Skipped fields stay live: by position in plain fields and arrays, by key in maps, by
-    /// `#[snapshot(id)]` in sequences; an element without an id takes the skip's default.
+    /// `#[snapshot(id)]` in sequences; an element without an id takes the skip's default. Where the
+    /// state's own code (a `Drop`, a `Hash`) panics on the way, the state is built anew and is the
+    /// snapshot all the same, and skipped fields that were lost with the old value take defaults.
     ///
     /// # Errors
     ///
@@ -331,9 +333,10 @@ impl<T: Snapshot> Caretaker<T> {
         self.engine.flush_upto(u64::MAX)
     }
 
-    /// The newest id known to be on the disk: every listed snapshot up to it is.
+    /// The newest id known to be on the disk: every listed snapshot up to it is. `None` in a forked
+    /// child.
     pub fn durable(&self) -> Option<SnapshotId> {
-        self.engine.durable()
+        if os::forked() { None } else { self.engine.durable() }
     }
 
     /// What happens from now on, as an iterator that waits; see [`Events`].
@@ -341,7 +344,8 @@ impl<T: Snapshot> Caretaker<T> {
         self.engine.listeners.subscribe()
     }
 
-    /// Figures of this moment.
+    /// Figures of this moment. Not for a forked child, which may wait for a lock that nobody there
+    /// gives back.
     pub fn stats(&self) -> Stats {
         self.engine.stats()
     }

@@ -254,6 +254,9 @@ pub enum MementoError {
         /// File, place and what is wrong.
         reason: String,
     },
+    /// Called in a forked child.
+    #[error("this process was forked from the one that opened the caretaker; open one of its own")]
+    Forked,
     /// It was written by a program with another layout of the state.
     #[error("{id} has another layout: {difference}")]
     Layout {

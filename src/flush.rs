@@ -28,6 +28,9 @@ use crate::{
     record::{DurableNote, Extent, NOTE_AT, SLOT_LEN},
 };
 
+/// How long the background waits before it tries again to raise the floor.
+const FLOOR_RETRY: Duration = Duration::from_secs(1);
+
 /// Bytes flushed in one go, where a snapshot is not larger by itself.
 const BATCH: u64 = 4 << 20;
 
@@ -45,6 +48,8 @@ pub(crate) struct Flusher {
     turn: Mutex<()>,
     /// The first failed sync.
     failed: Mutex<Option<FlushError>>,
+    /// The highest id floor written, held while one is.
+    floor: Mutex<u64>,
     /// How far each file's pages have been made present.
     present: [AtomicU64; 2],
 }
@@ -74,6 +79,7 @@ impl Flusher {
             wake: Condvar::new(),
             turn: Mutex::new(()),
             failed: Mutex::new(None),
+            floor: Mutex::new(0),
             present: [AtomicU64::new(0), AtomicU64::new(0)],
         }
     }
@@ -177,17 +183,18 @@ pub(crate) fn run(engine: &Arc<Engine>) {
     }
     loop {
         engine.make_present();
-        engine.raise_floor_ahead();
+        let raised = engine.raise_floor_ahead();
         let due = match engine.flusher.durability {
             Durability::Background { within } if engine.flusher.has_work(&engine.lock()) => {
                 Some(within / 2)
             }
+            _ if !raised => Some(FLOOR_RETRY),
             _ => None,
         };
         if !engine.flusher.rest(engine, due) {
             return;
         }
-        if due.is_some() {
+        if due.is_some() && engine.flusher.in_background() {
             // Its failure is told by `flush`, `close` and the event.
             _ = engine.flush_upto(u64::MAX);
         }
@@ -344,26 +351,32 @@ impl Engine {
         }
     }
 
-    /// Raises the id floor well before it is reached: on the disk first, then for use.
-    fn raise_floor_ahead(&self) {
+    /// Raises the id floor well before it is reached: on the disk first, then for use. `false` if
+    /// it should be and could not.
+    fn raise_floor_ahead(&self) -> bool {
         let floor = {
             let state = self.lock();
             if !floor_is_near(&state) {
-                return;
+                return true;
             }
             state.next_id + FLOOR_STEP
         };
         let note = Floor { floor, next: 0, boot: self.boot, ring_id: self.ring_id };
         if let Err((path, error)) = self.write_floor(&note) {
             self.flusher.fail(self, &path, &error, floor);
-            return;
+            return false;
         }
         let mut state = self.lock();
         state.floor = state.floor.max(floor);
+        true
     }
 
     /// Writes the id floor to both files and the lock file, and to the disk where there is one.
+    /// Never a lower one than before, whoever comes first.
     pub(crate) fn write_floor(&self, floor: &Floor) -> Result<(), (std::path::PathBuf, io::Error)> {
+        let mut highest = self.flusher.floor.lock();
+        *highest = floor.floor.max(*highest);
+        let floor = &Floor { floor: *highest, ..*floor };
         for file in &self.files {
             file.write_sealed(FLOOR_AT, &floor.encode());
             if self.flusher.to_disk {

@@ -178,17 +178,22 @@ impl Engine {
         Ok(state)
     }
 
-    /// Rolling back starts: nobody else moves the head until [`Moving`] is dropped.
-    pub(crate) fn begin_move(&self) -> Moving<'_> {
+    /// Rolling back starts: nobody else moves the head until [`Moving`] is dropped. `None` if this
+    /// very thread is at it.
+    pub(crate) fn begin_move(&self) -> Option<Moving<'_>> {
+        let me = std::thread::current().id();
         let mut state = self.lock();
-        while state.mover.is_some() {
+        while let Some(mover) = state.mover {
+            if mover == me {
+                return None;
+            }
             self.settled.wait(&mut state);
         }
-        state.mover = Some(std::thread::current().id());
-        Moving { engine: self }
+        state.mover = Some(me);
+        Some(Moving { engine: self })
     }
 
-    /// Whether this thread is rolling back.
+    /// The place of a listed snapshot.
     pub(crate) fn find(&self, state: &State, id: SnapshotId) -> Option<usize> {
         let listed = state.listed.iter().map(|n| usize::from(*n));
         listed.into_iter().find(|n| state.places[*n].id == id.get())

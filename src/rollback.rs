@@ -163,7 +163,7 @@ impl Engine {
         }
         let inside = Inside::enter(self).ok_or(RollbackError::Reentrant)?;
         let (moving, now, memento, making) = loop {
-            let moving = self.begin_move();
+            let moving = self.begin_move().ok_or(RollbackError::Reentrant)?;
             // Refusals ...
             let head = self.ring.head();
             let now = (!head.is_none()).then(|| SnapshotId::new(head.id()));
@@ -234,6 +234,7 @@ impl Engine {
 fn refused(to: SnapshotId, why: MementoError) -> RollbackError {
     match why {
         MementoError::Unknown { .. } => RollbackError::Unknown { to },
+        MementoError::Forked => RollbackError::Forked,
         MementoError::Evicted { oldest, .. } => RollbackError::Evicted { to, oldest },
         MementoError::Rejected { reason, .. } => RollbackError::Rejected { to, reason },
         MementoError::Layout { difference, .. } => RollbackError::Layout { to, difference },
