@@ -212,7 +212,6 @@ fn forged_labels_are_no_labels() {
     let at = victim.image(side).slot_of(7).expect("there") + 2 * SECTOR;
     let cases: &[(u64, &[u8], Option<&str>)] = &[
         (4, b"fine", Some("fine")),
-        (0, b"", None),
         (2, b"\xff\xfe", None),
         (255, b"much too short", None),
         (4, b"\x1b[2J", None),
@@ -232,6 +231,23 @@ fn forged_labels_are_no_labels() {
         drop(caretaker);
         victim.heal();
     }
+}
+
+#[test]
+fn a_label_note_without_text_takes_its_snapshot_off_the_list_and_no_other() {
+    let victim = Victim::new("left", 8);
+    for n in [7, 8] {
+        let side = usize::from(victim.image(1).slot_of(n).is_some());
+        let image = victim.image(side);
+        image.forge("label", image.slot_of(n).expect("there") + 2 * SECTOR, |l| {
+            l.set("id", n);
+            l.set("len", 0);
+        });
+    }
+    let caretaker = open(&victim.dir);
+    let listed: Vec<u64> = caretaker.history().iter().map(|e| e.id().get()).collect();
+    assert_eq!(listed, [8, 6, 5, 4, 3], "7 is gone; the newest stays, whatever its note says");
+    assert_eq!(thawed(&caretaker, id(8)), Some(8));
 }
 
 #[test]
