@@ -192,7 +192,8 @@ fn all_refused(caretaker: Caretaker<World>, to: SnapshotId) -> i32 {
         matches!(caretaker.flush(), Err(FlushError::Forked)),
         caretaker.read(|_| ()).is_none(),
         caretaker.latest().is_none() && caretaker.memento(to).is_none(),
-        matches!(caretaker.try_memento(to), Err(MementoError::Unknown { .. })),
+        matches!(caretaker.try_memento(to), Err(MementoError::Forked)),
+        caretaker.history().is_empty() && caretaker.durable().is_none(),
         matches!(caretaker.resume(), Err(ResumeError::Forked)),
         matches!(caretaker.resume_into(&mut live), Err(ResumeError::Forked)),
         matches!(
