@@ -150,6 +150,7 @@ mod ring;
 mod announce;
 mod events;
 // to the disk,
+mod storage;
 mod file;
 mod header;
 mod record;
@@ -157,6 +158,7 @@ mod flush;
 // and back: found, believed, held, restored.
 mod directory;
 mod open;
+mod recover;
 mod verify;
 mod checker;
 mod memento;
