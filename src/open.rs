@@ -333,6 +333,7 @@ fn finish(
             boot,
             spaces: [(a, found.schemas[0]), (b, found.schemas[1])],
             snapshots: found.snapshots,
+            twins: found.twins,
             next_id: found.next_id,
             floor: found.next_id + FLOOR_STEP,
             recovery: found.recovery,

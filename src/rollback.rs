@@ -14,10 +14,9 @@ use std::{
 
 use crate::{
     engine::Engine,
-    error::{MementoError, ResumeError, RollbackError, SaveError},
+    error::{MementoError, ResumeError, RollbackError},
     id::SnapshotId,
     memento::{Hold, Memento},
-    options::Durability,
     os,
     save::Inside,
     snapshot::Snapshot,
@@ -193,12 +192,7 @@ impl Engine {
             .map_err(|source| RollbackError::Unpublished { to, source })?;
         drop(moving);
         drop(inside);
-        if self.options.durability == Durability::Sync {
-            self.flush_upto(id.get()).map_err(|source| RollbackError::Unpublished {
-                to,
-                source: SaveError::NotDurable { id, source },
-            })?;
-        }
+        self.wait_for_the_disk(id).map_err(|source| RollbackError::Unpublished { to, source })?;
         Ok(Rollback { id, from: now, to, took: start.elapsed() })
     }
 
