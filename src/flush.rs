@@ -32,6 +32,7 @@ use crate::{
     engine::{Engine, FLOOR_STEP, Place, State},
     error::{FlushError, SaveError},
     events::Event,
+    file::BLOCK,
     header::{FLOOR_AT, Floor, Side},
     id::SnapshotId,
     options::Durability,
@@ -88,7 +89,7 @@ struct Batch {
     places: Vec<u16>,
     syncs: Vec<(Side, Extent)>,
     redirty: Vec<(Side, Extent)>,
-    slots: Vec<(Side, u64)>,
+    slots: Vec<(Side, Extent)>,
     /// Sides whose layout text is synced, too.
     schemas: [bool; 2],
     newest: u64,
@@ -102,6 +103,21 @@ impl Batch {
         self.slots.clear();
         self.schemas = [false; 2];
         self.newest = 0;
+    }
+
+    /// One sync for what lies side by side: each waits for the disk.
+    fn merge(&mut self) {
+        for ranges in [&mut self.syncs, &mut self.slots] {
+            ranges.sort_unstable_by_key(|(side, extent)| (side.index(), extent.offset));
+            ranges.dedup_by(|(next_side, next), (side, extent)| {
+                let end = (extent.offset + extent.len).next_multiple_of(BLOCK);
+                let adjacent = next_side == side && next.offset <= end;
+                if adjacent {
+                    extent.len = extent.len.max(next.offset + next.len - extent.offset);
+                }
+                adjacent
+            });
+        }
     }
 }
 
@@ -199,12 +215,15 @@ impl Flusher {
             message: error.to_string(),
             upto: SnapshotId::new(upto),
         };
-        engine.listeners.tell(|| Event::Failed { message: told.to_string() });
-        let mut failed = self.failed.lock();
-        failed.first.get_or_insert_with(|| told.clone());
-        failed.last = Some(told);
-        // Relaxed: a save on another thread may miss it and tell it the next time.
-        self.untold.store(true, Ordering::Relaxed);
+        let message = told.to_string();
+        {
+            let mut failed = self.failed.lock();
+            failed.first.get_or_insert_with(|| told.clone());
+            failed.last = Some(told);
+            // Relaxed: a save on another thread may miss it and tell it the next time.
+            self.untold.store(true, Ordering::Relaxed);
+        }
+        engine.listeners.tell(|| Event::Failed { message });
     }
 
     /// The first failed sync, if there was one.
@@ -282,8 +301,7 @@ pub(crate) fn run(engine: &Arc<Engine>) {
         }
         if flush_at.is_some_and(|at| at <= Instant::now()) {
             flush_at = None;
-            engine.flush_in_background(&mut retry);
-            arming.after_flush(engine);
+            engine.flush_in_background(&mut retry, &mut arming);
         }
     }
 }
@@ -292,11 +310,16 @@ impl Engine {
     /// Makes every listed snapshot up to `upto` durable, as far as it has been published when this
     /// is called: saves that go on meanwhile keep it from nothing. Answers the newest durable one.
     pub(crate) fn flush_upto(&self, upto: u64) -> Result<Option<SnapshotId>, FlushError> {
-        self.flush(upto, true)
+        self.flush(upto, true, &mut || {})
     }
 
     /// The same; `anew`: what failed syncs have left behind is written elsewhere, too.
-    fn flush(&self, upto: u64, anew: bool) -> Result<Option<SnapshotId>, FlushError> {
+    fn flush(
+        &self,
+        upto: u64,
+        anew: bool,
+        between: &mut dyn FnMut(),
+    ) -> Result<Option<SnapshotId>, FlushError> {
         if !self.flusher.to_disk {
             return Ok(None);
         }
@@ -305,11 +328,11 @@ impl Engine {
         // P4: before anything that was found is synced where it lies.
         self.copy_newest_found();
         while self.next_batch(upto, &mut batch) {
-            self.flush_batch(&batch);
+            self.flush_batch(&batch, between);
         }
         // They may have left the ring while they waited: then a newer one stands for them.
         if self.steady_id() < upto && self.next_batch(u64::MAX, &mut batch) {
-            self.flush_batch(&batch);
+            self.flush_batch(&batch, between);
         }
         if anew {
             self.write_anew(upto);
@@ -323,10 +346,12 @@ impl Engine {
     }
 
     /// What the background does when it is time.
-    fn flush_in_background(&self, retry: &mut Retry) {
+    fn flush_in_background(&self, retry: &mut Retry, arming: &mut Arming) {
         let anew = retry.at <= Instant::now();
         // Its failure is told by `flush`, `close`, the next save and the event.
-        _ = self.flush(u64::MAX, anew);
+        arming.after_flush(self);
+        _ = self.flush(u64::MAX, anew, &mut || _ = self.arm(arming));
+        arming.after_flush(self);
         if !self.lock().any_listed(|place| place.tainted) {
             retry.after = ANEW_FIRST;
         } else if anew {
@@ -352,10 +377,10 @@ impl Engine {
     /// What a save owes its caller beside the id: the disk, where it was asked to wait for that, and
     /// news of a failed sync, once.
     pub(crate) fn answer_for_the_disk(&self, id: SnapshotId) -> Result<(), SaveError> {
-        let waited = self.wait_for_the_disk(id);
+        self.wait_for_the_disk(id)?;
         match self.flusher.take_untold() {
-            Some(source) if waited.is_ok() => Err(SaveError::NotDurable { id, source }),
-            _ => waited,
+            Some(source) => Err(SaveError::NotDurable { id, source }),
+            None => Ok(()),
         }
     }
 
@@ -365,7 +390,11 @@ impl Engine {
             return Ok(());
         }
         match self.flush_upto(id.get()) {
-            Err(source) if !self.is_on_disk(id) => Err(SaveError::NotDurable { id, source }),
+            Err(source) if !self.is_on_disk(id) => {
+                // Told herewith.
+                let source = self.flusher.take_untold().unwrap_or(source);
+                Err(SaveError::NotDurable { id, source })
+            }
             _ => Ok(()),
         }
     }
@@ -380,8 +409,10 @@ impl Engine {
     }
 
     /// Syncs a batch and notes what came of it.
-    fn flush_batch(&self, batch: &Batch) {
-        let Err((side, error)) = self.sync_batch(batch) else { return self.note_durable(batch) };
+    fn flush_batch(&self, batch: &Batch, between: &mut dyn FnMut()) {
+        let Err((side, error)) = self.sync_batch(batch, between) else {
+            return self.note_durable(batch);
+        };
         let mut state = self.lock();
         for n in &batch.places {
             let place = &mut state.places[usize::from(*n)];
@@ -444,7 +475,7 @@ impl Engine {
                     }
                 }
             }
-            batch.slots.push((side, slot.offset));
+            batch.slots.push((side, slot));
             batch.newest = batch.newest.max(place.id);
             batch.places.push(number);
         }
@@ -452,11 +483,18 @@ impl Engine {
             return false;
         }
         state.flushing.clone_from(&batch.places);
+        drop(state);
+        batch.merge();
         true
     }
 
-    /// Data first, then the slot pages; or both at once, where a save waits.
-    fn sync_batch(&self, batch: &Batch) -> Result<(), (Side, io::Error)> {
+    /// Data first, then the slot pages; or both at once, where a save waits. Each sync takes its
+    /// time, and write-protects pages: `between` them something can be done about that.
+    fn sync_batch(
+        &self,
+        batch: &Batch,
+        between: &mut dyn FnMut(),
+    ) -> Result<(), (Side, io::Error)> {
         for (side, extent) in &batch.redirty {
             self.files[side.index()].redirty(extent.offset, extent.len);
         }
@@ -468,12 +506,10 @@ impl Engine {
             }
             return Ok(());
         }
-        for (side, extent) in &batch.syncs {
+        for (side, extent) in batch.syncs.iter().chain(&batch.slots) {
             let file = &self.files[side.index()];
             file.sync(extent.offset, extent.len).map_err(|e| (*side, e))?;
-        }
-        for (side, offset) in &batch.slots {
-            self.files[side.index()].sync(*offset, SLOT_LEN).map_err(|e| (*side, e))?;
+            between();
         }
         Ok(())
     }
