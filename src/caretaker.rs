@@ -43,6 +43,8 @@ use crate::{
 pub struct Caretaker<T: Snapshot> {
     engine: Arc<Engine>,
     flusher: Option<JoinHandle<()>>,
+    /// Closed: dropping it has nothing left to do.
+    shut: bool,
     state: PhantomData<fn(T) -> T>,
 }
 
@@ -84,7 +86,7 @@ impl Options {
 }
 
 /// The engine's look at archives of `T`.
-fn check<T: Snapshot>(bytes: &[u8], root: usize, depth: u32) -> Result<(), String> {
+pub(crate) fn check<T: Snapshot>(bytes: &[u8], root: usize, depth: u32) -> Result<(), String> {
     checker::check::<Archived<T>>(bytes, root, depth).map(drop)
 }
 
@@ -103,7 +105,24 @@ impl<T: Snapshot> Caretaker<T> {
                 doing: "start the background thread for",
                 source,
             })?;
-        Ok(Caretaker { engine, flusher: Some(flusher), state: PhantomData })
+        Ok(Caretaker { engine, flusher: Some(flusher), shut: false, state: PhantomData })
+    }
+
+    /// One whose background is the caller's affair.
+    #[cfg(feature = "campaign")]
+    pub(crate) fn without_thread(engine: Engine) -> Caretaker<T> {
+        Caretaker { engine: Arc::new(engine), flusher: None, shut: false, state: PhantomData }
+    }
+
+    #[cfg(feature = "campaign")]
+    pub(crate) fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
+    /// Goes without a word, as killed.
+    #[cfg(feature = "campaign")]
+    pub(crate) fn vanish(mut self) {
+        self.shut = true;
     }
 
     /// Opens the ring in `dir` with the default [`Options`], or makes it. A missing directory is
@@ -192,8 +211,7 @@ impl<T: Snapshot> Caretaker<T> {
 
     /// The newest snapshot's id: one load.
     pub fn head(&self) -> Option<SnapshotId> {
-        let head = self.engine.ring.head();
-        (!head.is_none()).then(|| SnapshotId::new(head.id()))
+        self.engine.head_id()
     }
 
     /// The newest snapshot, held. `None` where there is none, or where it is of another layout.
@@ -371,10 +389,12 @@ impl<T: Snapshot> Caretaker<T> {
 
     /// Stops the background thread, flushes if asked to, and notes where ids go on.
     fn shut(&mut self, flush: bool) -> Result<Option<SnapshotId>, FlushError> {
-        let Some(flusher) = self.flusher.take() else { return Ok(None) };
+        if std::mem::replace(&mut self.shut, true) {
+            return Ok(None);
+        }
         self.engine.flusher.rouse(true);
         // It panics only where the engine itself is wrong; then there is nothing to wait for.
-        _ = flusher.join();
+        _ = self.flusher.take().map(JoinHandle::join);
         let flushed = if flush { self.engine.flush_upto(u64::MAX) } else { Ok(None) };
         let note = {
             let state = self.engine.lock();

@@ -35,6 +35,7 @@ use crate::{
     file::BLOCK,
     header::{FLOOR_AT, Floor, Side},
     id::SnapshotId,
+    mutants::Mutant,
     options::Durability,
     os,
     pressure::Pressure,
@@ -262,6 +263,21 @@ struct Retry {
     after: Duration,
 }
 
+/// One round of the background's work, as far as it needs no waiting.
+#[cfg(feature = "campaign")]
+pub(crate) fn round(engine: &Arc<Engine>) {
+    for id in &engine.recovery.unverified {
+        engine.verify(*id);
+    }
+    engine.arm(&mut Arming::default());
+    engine.raise_floor_ahead();
+    engine.expire();
+    if engine.flusher.syncs() {
+        // Its failure is told by `flush`, `close` and the event.
+        _ = engine.flush_upto(u64::MAX);
+    }
+}
+
 /// The background thread: runs until it is roused to stop.
 pub(crate) fn run(engine: &Arc<Engine>) {
     // The threads that the user waits for come first. Where it may not, it does without.
@@ -410,6 +426,12 @@ impl Engine {
 
     /// Syncs a batch and notes what came of it.
     fn flush_batch(&self, batch: &Batch, between: &mut dyn FnMut()) {
+        if Mutant::SlotBeforeData.is_on() {
+            for (side, slot) in &batch.slots {
+                _ = self.files[side.index()].sync(slot.offset, slot.len);
+            }
+            self.note_durable(batch);
+        }
         let Err((side, error)) = self.sync_batch(batch, between) else {
             return self.note_durable(batch);
         };
@@ -508,7 +530,11 @@ impl Engine {
         }
         for (side, extent) in batch.syncs.iter().chain(&batch.slots) {
             let file = &self.files[side.index()];
-            file.sync(extent.offset, extent.len).map_err(|e| (*side, e))?;
+            let mut synced = file.sync(extent.offset, extent.len);
+            if synced.is_err() && Mutant::RetrySync.is_on() {
+                synced = file.sync(extent.offset, extent.len);
+            }
+            synced.map_err(|e| (*side, e))?;
             between();
         }
         Ok(())
