@@ -143,6 +143,7 @@ mod save;
 mod capture;
 mod engine;
 mod space;
+mod tenancy;
 mod extents;
 mod publish;
 mod id;
@@ -164,6 +165,8 @@ mod history;
 mod rollback;
 mod guard;
 mod thaw;
+// In other processes:
+mod lease;
 // Beside the way.
 mod error;
 mod clock;
