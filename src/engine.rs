@@ -34,9 +34,9 @@ use crate::{
     memento::Keeper,
     options::Options,
     os,
-    record::{Extent, Kind, SLOT_LEN},
+    record::{Extent, Kind, Record, SLOT_LEN},
     ring::{Ring, Word},
-    schema::Layout,
+    schema::{Fingerprint, Layout},
     session::Scratch,
 };
 
@@ -82,6 +82,8 @@ pub(crate) struct Place {
     pub(crate) root_pos: u32,
     pub(crate) written: u64,
     pub(crate) seal: u32,
+    /// Of its archive, as its record says; `None` for what this process has written.
+    pub(crate) layout: Option<Fingerprint>,
     /// First block of its run in the data area.
     pub(crate) run: u64,
     /// First block of a schema of its own, kept for it alone.
@@ -126,6 +128,7 @@ impl Place {
             root_pos: 0,
             written: 0,
             seal: 0,
+            layout: None,
             run: 0,
             schema_run: None,
             listed: false,
@@ -140,6 +143,29 @@ impl Place {
             left_at: 0,
             redirty: false,
             left: false,
+        }
+    }
+
+    /// As a record tells that was found under this seal, before anybody has looked further.
+    pub(crate) fn found(record: &Record, seal: u32) -> Place {
+        Place {
+            state: Use::Sealed,
+            id: record.id,
+            kind: record.kind,
+            parent: record.parent,
+            target: record.target,
+            created: record.created,
+            logical: record.logical,
+            type_version: record.type_version,
+            depth: record.depth,
+            root: record.root,
+            root_pos: record.root_pos,
+            written: record.written,
+            seal,
+            layout: Some(record.layout),
+            trust: Trust::Unverified,
+            listed: true,
+            ..Place::free()
         }
     }
 

@@ -166,7 +166,13 @@ mod rollback;
 mod guard;
 mod thaw;
 // In other processes:
+mod reader;
+mod reader_error;
+mod follower;
+mod sight;
+mod window;
 mod lease;
+mod herald;
 // Beside the way.
 mod error;
 mod clock;
@@ -188,6 +194,8 @@ pub use id::SnapshotId;
 pub use map::{ArchivedEntries, ArchivedEntry, ArchivedItems, ArchivedMap, ArchivedSet};
 pub use memento::{Digest, Memento};
 pub use options::{Durability, Options};
+pub use reader::Reader;
+pub use reader_error::ReaderError;
 pub use record::Kind;
 pub use rollback::Rollback;
 pub use schema::{Fingerprint, Node, Schema, Shape};

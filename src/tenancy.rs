@@ -5,14 +5,16 @@
 //! there are some of them, or until space or places are short. Rings in memory have no readers in
 //! other processes and ask nobody.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use parking_lot::MutexGuard;
 
 use crate::{
     clock,
     engine::{Engine, State, Unasked},
-    header::Side,
+    header::{Side, WAKE_AT},
+    lease::Leases,
+    os,
     record::RECORD_LEN,
 };
 
@@ -69,6 +71,27 @@ impl Engine {
             }
         }
         state.leased = taken.any();
+    }
+
+    /// Whether a reader is there, in any process. Sees to it that leases show from about when they
+    /// were taken.
+    pub(crate) fn has_readers(&self) -> bool {
+        let present = self.leases.as_ref().is_some_and(Leases::anybody);
+        if present {
+            self.ask_for_leases(&mut self.lock());
+        }
+        present
+    }
+
+    /// Moves with each snapshot.
+    pub(crate) fn wake_word(&self) -> u32 {
+        // Relaxed: it is compared with itself, and those who are woken look for themselves.
+        self.files[0].word(WAKE_AT).load(Ordering::Relaxed)
+    }
+
+    /// Wakes those who wait for the next snapshot, in whatever process.
+    pub(crate) fn wake_readers(&self) {
+        os::wake_waiting(self.files[0].word(WAKE_AT));
     }
 
     /// Lets a moment pass if readers elsewhere have the places of a side: most of them go on at
