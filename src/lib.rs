@@ -180,6 +180,8 @@ mod os;
 mod sync;
 #[cfg(all(test, loom))]
 mod loom_models;
+#[cfg(all(test, loom))]
+mod loom_leases;
 mod probe;
 
 pub use capture::Pending;

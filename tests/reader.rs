@@ -39,7 +39,7 @@ const LAST: u64 = u64::MAX;
 impl Block {
     fn at(tick: u64) -> Block {
         // Other lengths, so that extents move; now and then one of many pages.
-        let rows = if tick % 97 == 0 { 20_000 } else { (tick % 43 * 7) as usize };
+        let rows = if tick.is_multiple_of(97) { 20_000 } else { (tick % 43 * 7) as usize };
         Block { tick, rows: vec![tick; rows], name: format!("the block of {tick}"), last: tick }
     }
 }
@@ -716,12 +716,14 @@ fn records_that_lie_are_refused() {
         let image = victim.image(1);
         let slot = image.slot_of(6).expect("in B");
         image.forge("record", slot, |record| record.set(field, value));
-        let reader = reader::<World>(&victim.dir);
+        let reader = match read_in::<World>(&victim.dir) {
+            Ok(reader) => reader,
+            // More pointers deep than allowed is as another layout.
+            Err(ReaderError::Layout { .. }) if field == "depth" && value > 512 => continue,
+            Err(error) => panic!("{field} {value}: {error}"),
+        };
         let latest = reader.latest().map(|memento| memento.id());
-        // More pointers deep than allowed is as another layout: the newest, and not read.
-        let expected =
-            if (field, value) == ("depth", u64::from(u32::MAX)) { None } else { Some(5) };
-        assert_eq!(latest, expected.map(id), "{field} {value}");
+        assert_eq!(latest, Some(id(5)), "{field} {value}");
         reader.history();
         assert!(reader.memento(id(6)).is_none(), "{field} {value}");
     }
