@@ -270,6 +270,8 @@ impl Engine {
             redirty: false,
             quiet: false,
             forgotten: false,
+            unleased: false,
+            leased_at: None,
             ..before.clone()
         };
         self.note(&place, new);
@@ -288,7 +290,11 @@ impl Engine {
         left.listed = false;
         left.quiet = false;
         left.label = None;
+        let len = left.root.len;
         state.limbo.push(old as u16);
+        let unasked = &mut state.unasked[moved.making.side.index()];
+        unasked.places += 1;
+        unasked.bytes += len;
         self.ring.relocate(id, old, new);
         let hint = self.files[0].word64(HINT_AT);
         if hint.load(std::sync::atomic::Ordering::Relaxed) == Word::new(id, old).bits() {
