@@ -109,6 +109,10 @@ pub(crate) struct Place {
     pub(crate) redirty: bool,
     /// Found at opening with a note that it had left the ring.
     pub(crate) left: bool,
+    /// When it was published: milliseconds on the steady clock, before its start where it is older.
+    pub(crate) born: i64,
+    /// Its pages have been let go of under memory pressure.
+    pub(crate) forgotten: bool,
 }
 
 impl Place {
@@ -142,6 +146,8 @@ impl Place {
             left_at: 0,
             redirty: false,
             left: false,
+            born: 0,
+            forgotten: false,
         }
     }
 
@@ -180,6 +186,9 @@ pub(crate) struct Space {
     /// The layout's text in this file, once written: where, and whether it is on the disk.
     pub(crate) schema: Option<Extent>,
     pub(crate) schema_durable: bool,
+    /// Texts that a failed sync has cast doubt on: first block, and the first id that does not refer
+    /// to it any more. Free when nobody does.
+    pub(crate) retired: Vec<(u64, u64)>,
     /// Slot pages that are free.
     pub(crate) free: Vec<u16>,
 }
@@ -218,6 +227,11 @@ pub(crate) struct State {
     /// Saves under way.
     pub(crate) making: usize,
     pub(crate) counts: Counts,
+    /// Snapshots whose records are sealed in a second place, too: while they are relocated, or found
+    /// so. The listed place first.
+    pub(crate) twins: Vec<(usize, usize)>,
+    /// Snapshots leave by age, too.
+    pub(crate) expires: bool,
     /// Snapshots found at opening that did not pass, and why.
     pub(crate) rejected: Vec<(u64, Arc<str>)>,
 }
@@ -230,6 +244,21 @@ pub(crate) struct Counts {
     pub(crate) evicted: u64,
     pub(crate) written: u64,
     pub(crate) restarts: u64,
+    pub(crate) expired: u64,
+    pub(crate) relocated: u64,
+    pub(crate) trimmed: u64,
+}
+
+impl State {
+    /// The places in which the snapshot of a listed place is sealed, too.
+    pub(crate) fn twins_of(&self, n: usize) -> impl Iterator<Item = usize> {
+        self.twins.iter().filter(move |(listed, _)| *listed == n).map(|(_, twin)| *twin)
+    }
+
+    /// Whether a listed snapshot is such a one.
+    pub(crate) fn any_listed(&self, such: impl Fn(&Place) -> bool) -> bool {
+        self.listed.iter().any(|n| such(&self.places[usize::from(*n)]))
+    }
 }
 
 /// The engine.
@@ -277,6 +306,8 @@ pub(crate) struct Found {
     pub(crate) snapshots: Vec<(u16, Place)>,
     /// Snapshots that have left the ring, and that readers still lease.
     pub(crate) leased: Vec<(u16, Place)>,
+    /// Second records of some of these: the place listed, the other one and what it holds.
+    pub(crate) twins: Vec<(u16, u16, Place)>,
     pub(crate) next_id: u64,
     pub(crate) floor: u64,
     pub(crate) recovery: Recovery,
@@ -304,7 +335,8 @@ impl Engine {
             if place.durable && steady.is_none() {
                 steady = Some(*number);
             }
-            places[usize::from(*number)] = place.clone();
+            let born = crate::clock::born(place.created);
+            places[usize::from(*number)] = Place { born, ..place.clone() };
         }
         for (number, place) in &found.leased {
             limbo.push(*number);
@@ -314,6 +346,7 @@ impl Engine {
             extents,
             schema,
             schema_durable: false,
+            retired: Vec::new(),
             free: Vec::with_capacity(slots),
         });
         let rejected = found.recovery.rejected.iter();
@@ -336,8 +369,15 @@ impl Engine {
             scratch: Vec::new(),
             making: 0,
             counts: Counts::default(),
+            twins: Vec::new(),
+            expires: found.options.ttl.is_some(),
             rejected,
         };
+        for (listed, number, place) in found.twins {
+            state.places[usize::from(number)] = Place { listed: false, ..place };
+            state.limbo.push(number);
+            state.twins.push((usize::from(listed), usize::from(number)));
+        }
         for number in (0..2 * slots).rev() {
             if state.places[number].state == Use::Free {
                 state.spaces[number / slots].free.push((number % slots) as u16);

@@ -204,6 +204,18 @@ impl MappedFile {
         self.file.sync_range(&self.map, from as usize, len as usize)
     }
 
+    /// Returns when all bytes of the file are on the disk, those written through it, too.
+    pub(crate) fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    /// Lets go of the memory under the whole pages inside `[offset, offset + len)`, which are on the
+    /// disk. Their bytes stay what they are: whoever looks has them read again.
+    pub(crate) fn forget(&self, offset: u64, len: u64) -> io::Result<()> {
+        let (from, len) = self.pages(offset, len);
+        self.file.forget(&self.map, from as usize, len as usize)
+    }
+
     /// Makes the pages under these bytes present, for reading or writing, ahead of need.
     pub(crate) fn populate(&self, offset: u64, len: u64, writable: bool) -> io::Result<()> {
         let (from, len) = self.pages(offset, len);

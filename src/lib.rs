@@ -156,6 +156,10 @@ mod file;
 mod header;
 mod record;
 mod flush;
+mod relocate;
+mod arm;
+mod expire;
+mod pressure;
 // and back: found, believed, held, restored.
 mod directory;
 mod open;

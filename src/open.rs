@@ -358,6 +358,7 @@ fn finish(
             spaces: [(a, found.schemas[0]), (b, found.schemas[1])],
             snapshots: found.snapshots,
             leased,
+            twins: found.twins,
             next_id: found.next_id,
             floor: found.next_id + FLOOR_STEP,
             recovery: found.recovery,

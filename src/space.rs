@@ -149,7 +149,7 @@ impl Engine {
 
     /// Whether a listed snapshot could be evicted for space: on this side, and nothing but the
     /// list retains it. Leases as they were last asked for.
-    fn is_evictable(&self, state: &State, side: Side, number: u16) -> bool {
+    pub(crate) fn is_evictable(&self, state: &State, side: Side, number: u16) -> bool {
         let n = usize::from(number);
         self.side_of(n) == side
             && state.places[n].label.is_none()
@@ -220,6 +220,10 @@ impl Engine {
                 let left = encode_label(id.get(), "");
                 self.file_of(n).write_sealed(self.slot_at(n) + LABEL_AT, &left);
             }
+            for twin in state.twins_of(usize::from(number)) {
+                self.file_of(twin).unseal(self.slot_at(twin), RECORD_LEN as u64);
+            }
+            state.twins.retain(|(listed, _)| *listed != usize::from(number));
             self.unseal_unlisted(state);
         }
     }
@@ -263,7 +267,39 @@ impl Engine {
             state.limbo.swap_remove(i);
             self.free(state, n);
         }
-        state.limbo.len() < before
+        let freed = state.limbo.len() < before;
+        if !state.spaces[side.index()].retired.is_empty() {
+            self.release_retired(state, side);
+        }
+        freed
+    }
+
+    /// The side's layout text is not relied on any more: the next snapshot there writes it anew.
+    pub(crate) fn retire_schema(&self, state: &mut State, side: Side) {
+        let next = state.next_id;
+        let space = &mut state.spaces[side.index()];
+        if let Some(schema) = space.schema.take() {
+            space.retired.push(((schema.offset - self.data_at()) / BLOCK, next));
+            space.schema_durable = false;
+        }
+    }
+
+    /// Frees the retired texts to which no snapshot refers any more.
+    #[cold]
+    fn release_retired(&self, state: &mut State, side: Side) {
+        let State { places, spaces, .. } = state;
+        let on_side = places.iter().enumerate().filter(|(n, _)| self.side_of(*n) == side);
+        let oldest =
+            on_side.filter(|(_, place)| place.is_sealed()).map(|(_, place)| place.id).min();
+        let space = &mut spaces[side.index()];
+        let extents = &mut space.extents;
+        space.retired.retain(|(run, next)| {
+            let in_use = oldest.is_some_and(|oldest| oldest < *next);
+            if !in_use {
+                extents.release(*run);
+            }
+            in_use
+        });
     }
 
     /// One scan clears every place that is not the head and not announced, for good (R3).
