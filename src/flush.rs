@@ -336,7 +336,7 @@ impl Engine {
             }
         }
         state.flushing.clear();
-        self.unseal_unlisted(&state);
+        self.unseal_unlisted(&mut state);
         let covered = {
             let oldest_first = state.listed.iter().rev().map(|n| &state.places[usize::from(*n)]);
             oldest_first.take_while(|place| place.durable).last().map_or(0, |place| place.id)
