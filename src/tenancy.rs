@@ -20,7 +20,7 @@ use crate::{
 /// Bytes that may wait for the sake of one question in a turn of the ring; more of them ask sooner.
 const SMALL: u64 = 1 << 20;
 /// How often a save without a place looks again whether a reader has gone on.
-pub(crate) const PATIENCE: u32 = 20;
+pub(crate) const PATIENCE: u32 = 100;
 /// How long it waits in between.
 const PAUSE: Duration = Duration::from_millis(1);
 
@@ -102,6 +102,7 @@ impl Engine {
             return false;
         }
         *patience -= 1;
+        self.wake_readers();
         MutexGuard::unlocked(state, || std::thread::sleep(PAUSE));
         self.reclaim(state, side);
         true
