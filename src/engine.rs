@@ -90,6 +90,8 @@ pub(crate) struct Place {
     pub(crate) listed: bool,
     /// It was not the head and nobody announced it at a scan: nobody ever will again (R3).
     pub(crate) quiet: bool,
+    /// It has left the ring, and its seal was broken.
+    pub(crate) unsealed: bool,
     /// It had no lease when its seal had been broken: it never will have one that counts (L2).
     pub(crate) unleased: bool,
     /// Since when a reader in another process has been seen to lease it: milliseconds on the steady
@@ -136,6 +138,7 @@ impl Place {
             schema_run: None,
             listed: false,
             quiet: false,
+            unsealed: false,
             unleased: false,
             leased_at: None,
             durable: false,
@@ -208,8 +211,8 @@ pub(crate) struct State {
     pub(crate) listed: VecDeque<u16>,
     /// Sealed, unlisted, not free yet.
     pub(crate) limbo: Vec<u16>,
-    /// Unlisted since leases were last asked for: places and bytes of each side.
-    pub(crate) unasked: [Unasked; 2],
+    /// Unlisted since leases were last asked for.
+    pub(crate) unasked: Unasked,
     /// A lease was seen when they were last asked for.
     pub(crate) leased: bool,
     pub(crate) next_id: u64,
@@ -357,7 +360,7 @@ impl Engine {
             spaces,
             listed,
             limbo,
-            unasked: [Unasked::default(), Unasked::default()],
+            unasked: Unasked::default(),
             leased: found.leased.iter().any(|(_, place)| place.leased_at.is_some()),
             next_id: found.next_id,
             floor: found.floor,
