@@ -235,6 +235,18 @@ impl MappedFile {
         self.file.redirtied(from, len);
     }
 
+    /// Pages under these bytes that are in memory.
+    #[cfg(test)]
+    pub(crate) fn resident(&self, offset: u64, len: u64) -> usize {
+        let (from, len) = self.pages(offset, len);
+        let mut pages = vec![0_u8; len as usize / os::page_size()];
+        let at = self.at(from, len).as_ptr().cast();
+        // SAFETY: whole pages of our own mapping, and a byte for each of them to write to.
+        let asked = unsafe { libc::mincore(at, len as usize, pages.as_mut_ptr()) };
+        assert_eq!(asked, 0, "the kernel tells");
+        pages.iter().filter(|page| **page & 1 == 1).count()
+    }
+
     /// The whole pages around `[offset, offset + len)`, inside the reserved length.
     fn pages(&self, offset: u64, len: u64) -> (u64, u64) {
         let page = os::page_size() as u64;

@@ -325,3 +325,130 @@ impl Engine {
         drop(moved.making);
     }
 }
+
+#[cfg(all(test, feature = "campaign"))]
+mod tests {
+    //! A relocation cut short at any point: a snapshot lost, found twice, or taken for durable.
+
+    use std::sync::{Arc, Mutex};
+
+    use crate::{
+        Caretaker, Durability, Options, Snapshot, SnapshotId,
+        campaign::{self, Call, Disk, Fault, Random},
+    };
+
+    #[derive(Snapshot, Debug, PartialEq)]
+    struct Blob {
+        bytes: Vec<u8>,
+    }
+
+    fn blob(n: u64) -> Blob {
+        Blob { bytes: vec![n as u8; 5000 + n as usize] }
+    }
+
+    fn id(n: u64) -> SnapshotId {
+        SnapshotId::new(n)
+    }
+
+    fn options() -> Options {
+        Options::new().ring(4).file_size(1 << 20).durability(Durability::Process)
+    }
+
+    fn open(disk: &Disk) -> Caretaker<Blob> {
+        campaign::open(disk, &options()).expect("opens")
+    }
+
+    /// Four snapshots, of which the first three are on the disk, and a failed sync of the fourth,
+    /// kept, which is then relocated with success; in between, every disk that a kill or a loss of
+    /// power might leave.
+    fn left_behind(cuts: u64, seed: u64) -> (Vec<Disk>, Vec<Disk>) {
+        let disk = Disk::new(seed);
+        let caretaker = open(&disk);
+        for n in 1..=3 {
+            caretaker.save(&blob(n)).expect("saves");
+        }
+        caretaker.flush().expect("flushes");
+        caretaker.save(&blob(4)).expect("saves");
+        caretaker.keep(id(4), "four").expect("kept");
+        let found = Arc::new(Mutex::new((Vec::new(), Vec::new())));
+        let (here, there) = (disk.clone(), found.clone());
+        let mut random = Random::new(seed);
+        disk.at_each_step(Some(Box::new(move |_| {
+            let mut found = there.lock().expect("no panic");
+            found.0.push(here.killed());
+            for _ in 0..cuts {
+                here.write_back(&mut random, 8);
+                found.1.push(here.cut(&mut random));
+            }
+        })));
+        let fault = Fault { call: Call::Sync, after: 0, errno: libc::EIO, for_ever: false };
+        disk.set_faults(vec![fault]);
+        assert!(caretaker.flush().is_err(), "it is told");
+        assert_eq!((disk.failed(), caretaker.durable()), (1, Some(id(4))));
+        assert_eq!(caretaker.stats().relocated, 1);
+        disk.at_each_step(None);
+        let last = disk.cut(&mut Random::new(seed));
+        let survived = open(&last);
+        assert_eq!(survived.head(), Some(id(4)), "durable and not there: {}", survived.recovery());
+        assert_eq!(survived.resume().expect("whole"), Some(blob(4)));
+        campaign::kill(caretaker);
+        let mut found = found.lock().expect("no panic");
+        std::mem::take(&mut *found)
+    }
+
+    #[test]
+    fn killed_at_any_store_or_call_a_relocation_loses_nothing_and_doubles_nothing() {
+        let (killed, _) = left_behind(0, 7);
+        assert!(killed.len() > 10, "{} points", killed.len());
+        for (at, disk) in killed.iter().enumerate() {
+            let caretaker = open(disk);
+            let what = format!("killed at {at}: {}", caretaker.recovery());
+            let history = caretaker.history();
+            let ids: Vec<_> = history.iter().map(|e| e.id().get()).collect();
+            assert_eq!(ids, [4, 3, 2, 1], "{what}");
+            assert!(caretaker.recovery().rejected.is_empty(), "{what}");
+            assert_eq!(history[0].label(), Some("four"), "{what}");
+            for n in 1..=4 {
+                let memento = caretaker.memento(id(n)).expect("there");
+                assert_eq!(memento.thaw().expect("whole"), blob(n), "{what}");
+            }
+            // What it calls durable is, whatever else the power takes.
+            assert!(caretaker.durable() >= Some(id(3)), "{what}");
+            let durable = caretaker.flush().expect("flushes");
+            assert_eq!(durable, Some(id(4)), "{what}");
+            for seed in 0..4 {
+                let survived = open(&disk.cut(&mut Random::new(seed)));
+                assert_eq!(survived.head(), durable, "{what}: {}", survived.recovery());
+                assert_eq!(survived.resume().expect("whole"), Some(blob(4)), "{what}");
+            }
+            assert!(caretaker.release("four"));
+            for n in 5..=12 {
+                caretaker.save(&blob(n)).expect("saves");
+            }
+            caretaker.flush().expect("flushes");
+            campaign::kill(caretaker);
+            let again = open(&disk.killed());
+            let ids: Vec<_> = again.history().iter().map(|e| e.id().get()).collect();
+            assert_eq!(ids, [12, 11, 10, 9], "{what}: once more");
+        }
+    }
+
+    #[test]
+    fn without_power_at_any_point_of_a_relocation_what_was_durable_is_there() {
+        for seed in 0..3 {
+            let (_, cut) = left_behind(4, seed);
+            for (at, disk) in cut.iter().enumerate() {
+                let caretaker = open(disk);
+                let what = format!("cut {at} of seed {seed}: {}", caretaker.recovery());
+                let head = caretaker.head().expect("a head").get();
+                assert!(head == 3 || head == 4, "{what}");
+                for n in 1..=head {
+                    let memento = caretaker.memento(id(n)).unwrap_or_else(|| panic!("{n}, {what}"));
+                    assert_eq!(memento.thaw().expect("whole"), blob(n), "{what}");
+                }
+                let ids = caretaker.history().len() as u64;
+                assert_eq!(ids, head, "{what}");
+            }
+        }
+    }
+}
