@@ -89,6 +89,10 @@ fn check<T: Snapshot>(bytes: &[u8], root: usize, depth: u32) -> Result<(), Strin
 }
 
 impl<T: Snapshot> Caretaker<T> {
+    pub(crate) fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
     fn start(engine: Engine, path: &Path) -> Result<Caretaker<T>, OpenError> {
         let engine = Arc::new(engine);
         let background = engine.clone();

@@ -53,6 +53,14 @@ pub enum Event {
         /// File, place and what is wrong.
         reason: String,
     },
+    /// A last snapshot was published on the way down; see
+    /// [`Caretaker::farewell`](crate::Caretaker::farewell).
+    LastSaved {
+        /// Which.
+        id: SnapshotId,
+        /// What it is kept under.
+        label: &'static str,
+    },
     /// Something in the background failed; the same is told by `flush` and `close`.
     Failed {
         /// What, in words.

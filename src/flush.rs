@@ -150,6 +150,11 @@ impl Flusher {
         self.failed.lock().get_or_insert(told);
     }
 
+    /// The background thread has been told to stop: the caretaker is gone, or going.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.desk.lock().stop
+    }
+
     /// The first failed sync, if there was one.
     pub(crate) fn failure(&self) -> Option<FlushError> {
         self.failed.lock().clone()

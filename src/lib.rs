@@ -154,6 +154,7 @@ mod file;
 mod header;
 mod record;
 mod flush;
+mod farewell;
 // and back: found, believed, held, restored.
 mod directory;
 mod open;
@@ -178,6 +179,7 @@ pub use caretaker::Caretaker;
 pub use checker::Checker;
 pub use error::*;
 pub use events::{Event, Events};
+pub use farewell::{Armed, Farewell, LAST_AFTER_PANIC, LAST_AT_SIGTERM};
 pub use guard::{Checkpoint, GuardError, Payload};
 pub use header::Side;
 pub use history::{Entry, EntryState, Recovery, RejectedSlot, Stats};

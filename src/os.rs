@@ -14,6 +14,8 @@ use std::{
     },
 };
 
+pub(crate) mod term;
+
 use rustix::{
     fs::{FallocateFlags, MemfdFlags, Mode, OFlags, SealFlags},
     io::Errno,
