@@ -8,6 +8,11 @@ pub(crate) fn steady_millis() -> u64 {
     if cfg!(loom) { 0 } else { crate::os::steady_clock() / 1_000_000 }
 }
 
+/// Nanoseconds since 1970, by a clock that people may set.
+pub(crate) fn wall_nanos() -> u64 {
+    crate::os::wall_clock()
+}
+
 /// Time since a moment of [`steady_millis`].
 pub(crate) fn since(millis: u64) -> Duration {
     Duration::from_millis(steady_millis().saturating_sub(millis))
@@ -15,7 +20,7 @@ pub(crate) fn since(millis: u64) -> Duration {
 
 /// Time since a moment in nanoseconds since 1970; none if the clock was set back.
 pub(crate) fn since_wall(nanos: u64) -> Duration {
-    Duration::from_nanos(crate::os::wall_clock().saturating_sub(nanos))
+    Duration::from_nanos(wall_nanos().saturating_sub(nanos))
 }
 
 /// Nanoseconds since 1970 as the standard library's time.

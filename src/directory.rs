@@ -12,9 +12,10 @@ use std::{
 
 use crate::{
     error::OpenError,
-    header::{FLOOR_LEN, Floor},
+    header::{FLOOR_LEN, Floor, Uuid},
     options::Options,
     os::{self, FileSystem},
+    storage::{RawFile, Storage, SystemFile},
 };
 
 const LOCK_NAME: &str = "writer.lock";
@@ -68,24 +69,38 @@ impl Directory {
         Ok(locked)
     }
 
-    pub(crate) fn path(&self) -> &Path {
+    /// Says in the lock file who has it, for the error of the next one.
+    fn sign(&self) -> io::Result<()> {
+        let mut text = [b' '; 64];
+        let name = format!("process {}\n", std::process::id());
+        text[..name.len()].copy_from_slice(name.as_bytes());
+        self.lock.write_all_at(&text, 0)
+    }
+}
+
+impl Storage for Directory {
+    fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Whether reserving space here takes memory.
-    pub(crate) fn in_memory(&self) -> bool {
+    fn in_memory(&self) -> bool {
         self.file_system == FileSystem::Memory
     }
 
-    /// Opens one of our files, if it is there and can be trusted.
-    pub(crate) fn file(&self, name: &str) -> Result<Option<File>, OpenError> {
-        open_trusted(&self.path, &self.dir, name)
+    fn boot(&self) -> Uuid {
+        Uuid(os::boot_id())
     }
 
-    /// Makes one of our files, which is not there, under another name until it is
-    /// [put in place](Self::put_in_place): a file cut off in the making is not taken for a damaged
-    /// one.
-    pub(crate) fn create(&self, name: &str) -> Result<File, OpenError> {
+    fn random_id(&self) -> io::Result<Uuid> {
+        os::random_id().map(Uuid)
+    }
+
+    fn file(&self, name: &str) -> Result<Option<Box<dyn RawFile>>, OpenError> {
+        let file = open_trusted(&self.path, &self.dir, name)?;
+        Ok(file.map(|file| Box::new(SystemFile(file)) as Box<dyn RawFile>))
+    }
+
+    fn create(&self, name: &str) -> Result<Box<dyn RawFile>, OpenError> {
         let new = format!("{name}.new");
         match os::remove_in(&self.dir, &new) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => {
@@ -95,44 +110,33 @@ impl Directory {
             }
             _ => {}
         }
-        os::create_in(&self.dir, &new).map_err(io_error(&self.path.join(new), "create"))
+        let file = os::create_in(&self.dir, &new);
+        Ok(Box::new(SystemFile(file.map_err(io_error(&self.path.join(new), "create"))?)))
     }
 
-    /// Gives a file that has been made its name.
-    pub(crate) fn put_in_place(&self, name: &str) -> Result<(), OpenError> {
+    fn put_in_place(&self, name: &str) -> Result<(), OpenError> {
         os::rename_in(&self.dir, &format!("{name}.new"), name)
             .map_err(io_error(&self.path.join(name), "put the new file in place"))
     }
 
-    /// Gives a damaged file another name, over the one set aside before it.
-    pub(crate) fn set_aside(&self, name: &str) -> Result<PathBuf, OpenError> {
+    fn set_aside(&self, name: &str) -> Result<PathBuf, OpenError> {
         let aside = format!("{name}.damaged");
         os::rename_in(&self.dir, name, &aside)
             .map_err(io_error(&self.path.join(name), "set the damaged file aside"))?;
         Ok(self.path.join(aside))
     }
 
-    /// Returns when the files' names are on the disk.
-    pub(crate) fn sync(&self) -> io::Result<()> {
+    fn sync(&self) -> io::Result<()> {
         self.dir.sync_all()
     }
 
-    /// Says in the lock file who has it, for the error of the next one.
-    fn sign(&self) -> io::Result<()> {
-        let mut text = [b' '; 64];
-        let name = format!("process {}\n", std::process::id());
-        text[..name.len()].copy_from_slice(name.as_bytes());
-        self.lock.write_all_at(&text, 0)
-    }
-
-    /// The copy of the id floor that outlives both files.
-    pub(crate) fn floor(&self) -> Option<Floor> {
+    fn floor(&self) -> Option<Floor> {
         let mut bytes = [0; FLOOR_LEN];
         self.lock.read_exact_at(&mut bytes, LOCK_FLOOR_AT).ok()?;
         Floor::decode(&bytes)
     }
 
-    pub(crate) fn write_floor(&self, floor: &Floor) -> io::Result<()> {
+    fn write_floor(&self, floor: &Floor) -> io::Result<()> {
         self.lock.write_all_at(&floor.encode(), LOCK_FLOOR_AT)?;
         self.lock.sync_data()
     }

@@ -19,7 +19,6 @@ use std::{
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::{
-    directory::Directory,
     events::Listeners,
     extents::Extents,
     file::{BLOCK, MappedFile},
@@ -27,11 +26,11 @@ use crate::{
     header::{SLOTS_AT, Side, Uuid, slot_pages},
     history::Recovery,
     options::Options,
-    os,
     record::{Extent, Kind, SLOT_LEN},
     ring::{Ring, Word},
     schema::Layout,
     session::Scratch,
+    storage::Storage,
 };
 
 /// How far the id floor is raised at a time.
@@ -195,7 +194,8 @@ pub(crate) struct Engine {
     pub(crate) check: CheckFn,
     /// As asked, but for the ring, which is the directory's.
     pub(crate) options: Options,
-    pub(crate) directory: Option<Directory>,
+    /// Where the files are; none of a ring in memory.
+    pub(crate) storage: Option<Box<dyn Storage>>,
     pub(crate) ring_id: Uuid,
     pub(crate) file_ids: [Uuid; 2],
     pub(crate) boot: Uuid,
@@ -214,10 +214,11 @@ impl fmt::Debug for Engine {
 /// What opening found, for [`Engine::new`].
 pub(crate) struct Found {
     pub(crate) files: [MappedFile; 2],
-    pub(crate) directory: Option<Directory>,
+    pub(crate) storage: Option<Box<dyn Storage>>,
     pub(crate) options: Options,
     pub(crate) ring_id: Uuid,
     pub(crate) file_ids: [Uuid; 2],
+    pub(crate) boot: Uuid,
     pub(crate) spaces: [(Extents, Option<Extent>); 2],
     /// Valid snapshots with their place numbers, newest first; one may be retained unlisted.
     pub(crate) snapshots: Vec<(u16, Place)>,
@@ -295,12 +296,12 @@ impl Engine {
             listeners: Listeners::new(),
             layout,
             check,
-            flusher: Flusher::new(found.directory.is_some(), found.options.durability),
+            flusher: Flusher::new(found.storage.is_some(), found.options.durability),
             options: found.options,
-            directory: found.directory,
+            storage: found.storage,
             ring_id: found.ring_id,
             file_ids: found.file_ids,
-            boot: Uuid(os::boot_id()),
+            boot: found.boot,
             recovery: found.recovery,
             mementos: AtomicU64::new(0),
         }

@@ -9,16 +9,18 @@
 //! would signal).
 
 use std::{
-    fs::File,
     io,
     path::{Path, PathBuf},
     ptr::NonNull,
-    sync::atomic::{AtomicU32, AtomicU64, Ordering, fence},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering, fence},
+    },
 };
 
-use memmap2::{MmapOptions, MmapRaw};
+use memmap2::MmapRaw;
 
-use crate::os;
+use crate::{os, storage::RawFile};
 
 /// What everything in a file is a multiple of: slot pages, and the blocks of the data area.
 pub(crate) const BLOCK: u64 = 4096;
@@ -27,8 +29,8 @@ pub(crate) const BLOCK: u64 = 4096;
 #[derive(Debug)]
 pub(crate) struct MappedFile {
     path: PathBuf,
-    file: File,
-    map: MmapRaw,
+    file: Box<dyn RawFile>,
+    map: Arc<MmapRaw>,
     /// Bytes of the file that are reserved: `[0, len)` may be touched.
     len: AtomicU64,
     /// Bytes of address space: the most the file may grow to.
@@ -37,10 +39,15 @@ pub(crate) struct MappedFile {
 
 impl MappedFile {
     /// Maps `file`, whose first `len` bytes are reserved.
-    pub(crate) fn map(path: &Path, file: File, len: u64, max: u64) -> io::Result<MappedFile> {
+    pub(crate) fn map(
+        path: &Path,
+        file: Box<dyn RawFile>,
+        len: u64,
+        max: u64,
+    ) -> io::Result<MappedFile> {
         let max = max.max(len).next_multiple_of(os::page_size() as u64);
         let span = usize::try_from(max).map_err(|_| io::ErrorKind::OutOfMemory)?;
-        let map = MmapOptions::new().len(span).map_raw(&file)?;
+        let map = file.map(span)?;
         let mapped = MappedFile { path: path.to_owned(), file, map, len: AtomicU64::new(len), max };
         // Readers come back to archived roots by address alone.
         _ = mapped.base().as_ptr().expose_provenance();
@@ -67,11 +74,26 @@ impl MappedFile {
     pub(crate) fn grow(&self, to: u64) -> io::Result<()> {
         let from = self.len();
         if to > from {
-            os::reserve(&self.file, from, to.min(self.max))?;
+            self.file.reserve(from, to.min(self.max))?;
             // Release: met by the Acquire in `len`.
             self.len.fetch_max(to.min(self.max), Ordering::Release);
         }
         Ok(())
+    }
+
+    /// Reserves once more what the file has: blocks may have been punched out meanwhile.
+    pub(crate) fn reserve_again(&self) -> io::Result<()> {
+        self.file.reserve(0, self.len())
+    }
+
+    /// Whether a file in memory has all its pages.
+    pub(crate) fn has_all_pages(&self) -> bool {
+        self.file.has_all_pages(self.len())
+    }
+
+    /// Writes bytes through the file rather than the mapping, which sees them too.
+    pub(crate) fn write_through(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.file.write_at(bytes, offset)
     }
 
     fn base(&self) -> NonNull<u8> {
@@ -167,8 +189,7 @@ impl MappedFile {
     /// Returns when the bytes are on the disk.
     pub(crate) fn sync(&self, offset: u64, len: u64) -> io::Result<()> {
         let (from, len) = self.pages(offset, len);
-        // SAFETY: whole pages of our own mapping.
-        unsafe { os::sync(self.at(from, len), len as usize) }
+        self.file.sync_range(&self.map, from as usize, len as usize)
     }
 
     /// Makes the pages under these bytes present, for reading or writing, ahead of need.
@@ -187,6 +208,7 @@ impl MappedFile {
             // Relaxed: the value does not change; only the page's state does.
             word.fetch_or(0, Ordering::Relaxed);
         }
+        self.file.redirtied(from, len);
     }
 
     /// The whole pages around `[offset, offset + len)`, inside the reserved length.

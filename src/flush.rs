@@ -388,10 +388,8 @@ impl Engine {
                 file.sync(FLOOR_AT, 512).map_err(|e| (file.path().to_owned(), e))?;
             }
         }
-        match &self.directory {
-            Some(directory) => {
-                directory.write_floor(floor).map_err(|e| (directory.path().to_owned(), e))
-            }
+        match &self.storage {
+            Some(storage) => storage.write_floor(floor).map_err(|e| (storage.path().to_owned(), e)),
             None => Ok(()),
         }
     }

@@ -150,6 +150,7 @@ mod ring;
 mod announce;
 mod events;
 // to the disk,
+mod storage;
 mod file;
 mod header;
 mod record;
@@ -158,6 +159,7 @@ mod farewell;
 // and back: found, believed, held, restored.
 mod directory;
 mod open;
+mod recover;
 mod verify;
 mod checker;
 mod memento;

@@ -19,7 +19,7 @@ pub(crate) mod term;
 use rustix::{
     fs::{FallocateFlags, MemfdFlags, Mode, OFlags, SealFlags},
     io::Errno,
-    mm::{Advice, MapFlags, MsyncFlags, ProtFlags},
+    mm::{Advice, MapFlags, ProtFlags},
     time::{ClockId, Timespec},
 };
 
@@ -256,16 +256,6 @@ pub(crate) unsafe fn populate(at: NonNull<u8>, len: usize, writable: bool) -> io
         Ok(()) | Err(Errno::INVAL) => Ok(()),
         Err(e) => Err(e.into()),
     }
-}
-
-/// Returns when these bytes of a shared mapping are on the disk.
-///
-/// # Safety
-///
-/// `[at, at + len)` is page-aligned and inside a mapping of the caller's.
-pub(crate) unsafe fn sync(at: NonNull<u8>, len: usize) -> io::Result<()> {
-    // SAFETY: by the caller's promise.
-    Ok(unsafe { rustix::mm::msync(at.as_ptr().cast(), len, MsyncFlags::SYNC) }?)
 }
 
 #[cfg(test)]

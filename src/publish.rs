@@ -8,12 +8,12 @@ use std::sync::atomic::Ordering;
 use parking_lot::MutexGuard;
 
 use crate::{
+    clock,
     engine::{Engine, FLOOR_STEP, Place, State, Use, blocks_for},
     error::{KeepError, SaveError},
     events::Event,
     header::{Floor, HINT_AT, Side, WAKE_AT},
     id::SnapshotId,
-    os,
     record::{Extent, Kind, LABEL_AT, LABEL_LEN, Record, encode_label, seal_of},
     ring::{MAX_ID, Word},
     session::Scratch,
@@ -146,7 +146,7 @@ impl Engine {
             type_version: self.layout.version,
             root_pos: 0,
             logical,
-            created: os::wall_clock(),
+            created: clock::wall_nanos(),
             root: Extent::default(),
             table: Extent::default(),
             schema: state.spaces[side.index()].schema.unwrap_or_default(),
