@@ -2,6 +2,7 @@
 
 use std::{
     fmt::{self, Display},
+    io,
     marker::PhantomData,
     path::Path,
     sync::Arc,
@@ -30,6 +31,7 @@ use crate::{
     rollback::Rollback,
     schema::Layout,
     snapshot::{Archived, Snapshot},
+    takeover::{self, Opening, TakenOver},
 };
 
 /// Keeps a ring of snapshots of a `T`, and puts any of them back.
@@ -66,8 +68,17 @@ impl Options {
         dir: impl AsRef<Path>,
     ) -> Result<Caretaker<T>, OpenError> {
         let layout = Arc::new(Layout::of::<T>());
-        let engine = open::open(dir.as_ref(), self, layout, check::<T>)?;
-        Caretaker::start(engine, dir.as_ref())
+        let taken = match self.take_over {
+            Some(timeout) => {
+                let opening = Opening { options: self, layout, check: check::<T> };
+                takeover::open(dir.as_ref(), &opening, timeout)?
+            }
+            None => {
+                let engine = open::open(dir.as_ref(), self, layout, check::<T>)?;
+                TakenOver { engine, held: None }
+            }
+        };
+        Caretaker::start(taken, dir.as_ref())
     }
 
     /// A ring without files, on sealed memory: the same engine, wholly safe, gone with the process.
@@ -79,7 +90,34 @@ impl Options {
     pub fn in_memory<T: Snapshot>(&self) -> Result<Caretaker<T>, OpenError> {
         let layout = Arc::new(Layout::of::<T>());
         let engine = open::in_memory(self, layout, check::<T>)?;
-        Caretaker::start(engine, Path::new("memory"))
+        Caretaker::start(TakenOver { engine, held: None }, Path::new("memory"))
+    }
+
+    /// Takes over the ring in memory that a predecessor offers at the socket `path`, by
+    /// [`Caretaker::hand_over_at`]; within [`take_over`](Self::take_over)'s time, else it asks once.
+    /// The memory itself passes: nothing is copied.
+    ///
+    /// # Safety
+    ///
+    /// Whoever listens at `path` is a snapring caretaker of this user that hands its ring over, or
+    /// nobody: references into the memory that it passes on are handed out, and nobody can check
+    /// from here that it, or whoever else it gave that memory to, writes there no more. A caretaker
+    /// does not. (The memory cannot get shorter, and what is in it is checked before it is believed;
+    /// those need no promise.)
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::NoPredecessor`] if nobody offers one in time: start with a new one, or open the
+    /// directory that stands in for it. [`OpenError::Layout`] if the predecessor's layout is another
+    /// one; it goes on then.
+    pub unsafe fn in_memory_from<T: Snapshot>(
+        &self,
+        path: impl AsRef<Path>,
+    ) -> Result<Caretaker<T>, OpenError> {
+        let layout = Arc::new(Layout::of::<T>());
+        let opening = Opening { options: self, layout, check: check::<T> };
+        let timeout = self.take_over.unwrap_or_default();
+        Caretaker::start(takeover::in_memory(path.as_ref(), &opening, timeout)?, path.as_ref())
     }
 }
 
@@ -93,21 +131,43 @@ impl<T: Snapshot> Caretaker<T> {
         &self.engine
     }
 
-    fn start(engine: Engine, path: &Path) -> Result<Caretaker<T>, OpenError> {
-        let engine = Arc::new(engine);
-        let background = engine.clone();
+    fn start(taken: TakenOver, path: &Path) -> Result<Caretaker<T>, OpenError> {
+        let io = |source| OpenError::Io {
+            path: path.to_owned(),
+            doing: "start the background thread for",
+            source,
+        };
+        let engine = Arc::new(taken.engine);
+        let mut caretaker = Caretaker { engine, flusher: None, state: PhantomData };
+        if let Some((held, stream)) = taken.held {
+            // Before anything is written.
+            caretaker.engine.hold_for(held, stream).map_err(io)?;
+        }
+        caretaker.resume_background().map_err(io)?;
+        Ok(caretaker)
+    }
+
+    /// Starts the background thread.
+    pub(crate) fn resume_background(&mut self) -> io::Result<()> {
+        let background = self.engine.clone();
+        background.flusher.restart();
         // It checks archives, as deep as allowed.
-        let stack = (2 << 20) + engine.options.max_depth as usize * STACK_PER_POINTER;
-        let flusher = std::thread::Builder::new()
+        let stack = (2 << 20) + background.options.max_depth as usize * STACK_PER_POINTER;
+        let thread = std::thread::Builder::new()
             .name("snapring".to_owned())
             .stack_size(stack)
-            .spawn(move || flush::run(&background))
-            .map_err(|source| OpenError::Io {
-                path: path.to_owned(),
-                doing: "start the background thread for",
-                source,
-            })?;
-        Ok(Caretaker { engine, flusher: Some(flusher), state: PhantomData })
+            .spawn(move || flush::run(&background))?;
+        self.flusher = Some(thread);
+        Ok(())
+    }
+
+    /// Stops the background thread.
+    pub(crate) fn stop(&mut self) {
+        if let Some(flusher) = self.flusher.take() {
+            self.engine.flusher.rouse(true);
+            // It panics only where the engine itself is wrong; then there is nothing to wait for.
+            _ = flusher.join();
+        }
     }
 
     /// Opens the ring in `dir` with the default [`Options`], or makes it. A missing directory is
@@ -375,10 +435,10 @@ impl<T: Snapshot> Caretaker<T> {
 
     /// Stops the background thread, flushes if asked to, and notes where ids go on.
     fn shut(&mut self, flush: bool) -> Result<Option<SnapshotId>, FlushError> {
-        let Some(flusher) = self.flusher.take() else { return Ok(None) };
-        self.engine.flusher.rouse(true);
-        // It panics only where the engine itself is wrong; then there is nothing to wait for.
-        _ = flusher.join();
+        if self.flusher.is_none() {
+            return Ok(None);
+        }
+        self.stop();
         let flushed = if flush { self.engine.flush_upto(u64::MAX) } else { Ok(None) };
         let note = {
             let state = self.engine.lock();
@@ -391,6 +451,7 @@ impl<T: Snapshot> Caretaker<T> {
         };
         // Without it the next opening starts at the floor: nothing is lost but numbers.
         let noted = self.engine.write_floor(&note);
+        self.engine.leave_predecessor();
         self.engine.listeners.end();
         let flushed = flushed?;
         noted.map_err(|(path, error)| FlushError::Sync {

@@ -1,7 +1,7 @@
 #![forbid(unsafe_code)]
 //! Time as the engine tells it: coarse, cheap, and under loom none at all.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Milliseconds on a clock that never goes back.
 pub(crate) fn steady_millis() -> u64 {
@@ -26,4 +26,11 @@ pub(crate) fn since_wall(nanos: u64) -> Duration {
 /// Nanoseconds since 1970 as the standard library's time.
 pub(crate) fn system_time(nanos: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos)
+}
+
+/// So long from now; one too long to tell is far away.
+pub(crate) fn deadline(within: Duration) -> Instant {
+    let now = Instant::now();
+    const FAR: Duration = Duration::from_secs(1 << 30);
+    now.checked_add(within).or_else(|| now.checked_add(FAR)).unwrap_or(now)
 }

@@ -23,6 +23,7 @@ use crate::{
     extents::Extents,
     file::{BLOCK, MappedFile},
     flush::Flusher,
+    handover::Handed,
     header::{SLOTS_AT, Side, Uuid, slot_pages},
     history::Recovery,
     options::Options,
@@ -170,6 +171,8 @@ pub(crate) struct State {
     pub(crate) counts: Counts,
     /// Snapshots found at opening that did not pass, and why.
     pub(crate) rejected: Vec<(u64, Arc<str>)>,
+    /// Handed over to another process: nothing is written here any more.
+    pub(crate) ended: bool,
 }
 
 /// What has happened since opening.
@@ -203,6 +206,8 @@ pub(crate) struct Engine {
     pub(crate) flusher: Flusher,
     /// Mementos alive.
     pub(crate) mementos: AtomicU64,
+    /// What came from a predecessor, and went to a successor.
+    pub(crate) handed: Handed,
 }
 
 impl fmt::Debug for Engine {
@@ -276,6 +281,7 @@ impl Engine {
             making: 0,
             counts: Counts::default(),
             rejected,
+            ended: false,
         };
         for number in (0..2 * slots).rev() {
             if state.places[number].state == Use::Free {
@@ -304,6 +310,7 @@ impl Engine {
             boot: found.boot,
             recovery: found.recovery,
             mementos: AtomicU64::new(0),
+            handed: Handed::default(),
         }
     }
 

@@ -61,6 +61,11 @@ pub enum Event {
         /// What it is kept under.
         label: &'static str,
     },
+    /// The ring has been handed over: nothing follows here.
+    HandedOver {
+        /// The process that has it now.
+        process: u32,
+    },
     /// Something in the background failed; the same is told by `flush` and `close`.
     Failed {
         /// What, in words.

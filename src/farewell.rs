@@ -21,7 +21,7 @@ use std::{
 use parking_lot::{Condvar, Mutex};
 
 use crate::{
-    caretaker::Caretaker, engine::Engine, events::Event, id::SnapshotId, os, os::term,
+    caretaker::Caretaker, clock, engine::Engine, events::Event, id::SnapshotId, os, os::term,
     rollback::panic_message, save, snapshot::Snapshot,
 };
 
@@ -290,7 +290,7 @@ fn respond() {
         let asked = WATCH.lock().asked.pop_front();
         let Some(panic) = asked else { break };
         for standing in &panic.standing {
-            let until = Instant::now() + ASKED_AFTER_PANIC.min(standing.patience);
+            let until = clock::deadline(ASKED_AFTER_PANIC.min(standing.patience));
             attend(standing, LAST_AFTER_PANIC, until, &panic.gone);
         }
         *panic.done.lock() = true;
@@ -300,7 +300,7 @@ fn respond() {
         let mut terms = WATCH.lock().armed.clone();
         terms.retain(|standing| standing.terms);
         for standing in &terms {
-            let until = Instant::now() + standing.patience;
+            let until = clock::deadline(standing.patience);
             attend(standing, LAST_AT_SIGTERM, until, &AtomicBool::new(false));
         }
         term::pass_on();
@@ -342,7 +342,7 @@ fn on_panic() {
         return;
     }
     let mut done = panic.done.lock();
-    let until = Instant::now() + patience;
+    let until = clock::deadline(patience);
     while !*done && !panic.ended.wait_until(&mut done, until).timed_out() {}
     // Relaxed: seen late, a snapshot is begun that nobody waits for.
     panic.gone.store(true, Ordering::Relaxed);

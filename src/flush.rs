@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::{
     engine::{Engine, FLOOR_STEP, Place, State},
@@ -150,6 +150,16 @@ impl Flusher {
         self.failed.lock().get_or_insert(told);
     }
 
+    /// Forgets that it was told to stop: it is started again.
+    pub(crate) fn restart(&self) {
+        *self.desk.lock() = Desk::default();
+    }
+
+    /// Waits for a flush under way, and keeps the next one waiting; `None` if that takes too long.
+    pub(crate) fn pause(&self, until: Instant) -> Option<MutexGuard<'_, ()>> {
+        self.turn.try_lock_until(until)
+    }
+
     /// The background thread has been told to stop: the caretaker is gone, or going.
     pub(crate) fn is_stopped(&self) -> bool {
         self.desk.lock().stop
@@ -215,6 +225,9 @@ impl Engine {
         }
         let upto = upto.min(self.lock().next_id - 1);
         let _turn = self.flusher.turn.lock();
+        if self.lock().ended {
+            return Ok(None);
+        }
         while let Some(batch) = self.next_batch(upto) {
             self.flush_batch(&batch);
         }

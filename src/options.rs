@@ -41,6 +41,7 @@ pub struct Options {
     pub(crate) durability: Durability,
     pub(crate) max_depth: u32,
     pub(crate) allow_remote: bool,
+    pub(crate) take_over: Option<Duration>,
 }
 
 impl Default for Options {
@@ -52,6 +53,7 @@ impl Default for Options {
             durability: Durability::Background { within: Duration::from_secs(1) },
             max_depth: 512,
             allow_remote: false,
+            take_over: None,
         }
     }
 }
@@ -107,6 +109,15 @@ impl Options {
     #[must_use]
     pub fn allow_remote(mut self, allow: bool) -> Options {
         self.allow_remote = allow;
+        self
+    }
+
+    /// Opens as the successor of whoever holds the ring now, within this time; see
+    /// [`Caretaker::hand_over`](crate::Caretaker::hand_over). Where nobody holds the directory, it
+    /// is opened as usual, at once.
+    #[must_use]
+    pub fn take_over(mut self, timeout: Duration) -> Options {
+        self.take_over = Some(timeout);
         self
     }
 

@@ -14,6 +14,7 @@ use std::{
     },
 };
 
+pub(crate) mod socket;
 pub(crate) mod term;
 
 use rustix::{

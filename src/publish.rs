@@ -221,6 +221,9 @@ impl Engine {
     /// Keeps a listed snapshot under a label, which moves if it is in use.
     pub(crate) fn keep(&self, id: SnapshotId, label: &str) -> Result<(), KeepError> {
         let mut state = self.lock();
+        if state.ended {
+            return Err(KeepError::Gone { id });
+        }
         let n = self.find(&state, id).ok_or(KeepError::Gone { id })?;
         let holders = labelled(&state, label);
         if holders == [n] {
@@ -272,6 +275,9 @@ impl<'a> Moving<'a> {
         let engine = self.engine;
         let side = engine.side_of(target);
         let mut state = engine.lock();
+        if state.ended {
+            return Err(SaveError::HandedOver);
+        }
         let free = loop {
             engine.reclaim(&mut state, side);
             if let Some(index) = state.spaces[side.index()].free.pop() {

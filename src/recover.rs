@@ -290,7 +290,7 @@ fn read_slot(
 }
 
 /// The blocks under an extent, if it lies and is aligned as extents do.
-fn blocks_of(extent: Extent, first_data: u64) -> Result<std::ops::Range<u64>, String> {
+pub(crate) fn blocks_of(extent: Extent, first_data: u64) -> Result<std::ops::Range<u64>, String> {
     let Extent { offset, len, .. } = extent;
     let bad = || format!("{len} bytes at {offset} are no extent");
     if len == 0 || offset < first_data || !(offset - first_data).is_multiple_of(BLOCK) {

@@ -34,6 +34,9 @@ impl Engine {
     /// unless space can be had no other way. Answers the length of the last snapshot, too.
     pub(crate) fn begin(&self, need: u64) -> Result<(Making<'_>, u64, Scratch), SaveError> {
         let mut state = self.lock();
+        if state.ended {
+            return Err(SaveError::HandedOver);
+        }
         let last = state.last_len;
         let again = need > 0;
         let need = if again { need } else { last };

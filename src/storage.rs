@@ -6,6 +6,7 @@
 
 use std::{
     fmt, io,
+    os::fd::{AsFd as _, BorrowedFd},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -13,6 +14,7 @@ use std::{
 use memmap2::MmapRaw;
 
 use crate::{
+    directory::Directory,
     error::OpenError,
     header::{Floor, Uuid},
 };
@@ -53,6 +55,11 @@ pub(crate) trait Storage: fmt::Debug + Send + Sync {
 
     /// Writes that copy, and returns when it is on the disk.
     fn write_floor(&self, floor: &Floor) -> io::Result<()>;
+
+    /// The directory of the system's, where it is one.
+    fn directory(&self) -> Option<&Directory> {
+        None
+    }
 }
 
 /// One file: its bytes, its length, and the way to the disk.
@@ -85,6 +92,11 @@ pub(crate) trait RawFile: fmt::Debug + Send + Sync {
 
     /// Returns when the whole file, its length included, is on the disk.
     fn sync_all(&self) -> io::Result<()>;
+
+    /// Its descriptor, where it is a file of the system's.
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
 }
 
 /// A file of the system's.
@@ -124,5 +136,9 @@ impl RawFile for SystemFile {
 
     fn sync_all(&self) -> io::Result<()> {
         self.0.sync_all()
+    }
+
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.0.as_fd())
     }
 }

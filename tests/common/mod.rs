@@ -11,15 +11,17 @@ mod child;
 mod document;
 mod fuse;
 mod image;
+pub(crate) mod peer;
 mod place;
 mod reader;
-mod state;
+pub(crate) mod state;
 mod victim;
 
 pub(crate) use child::{Child, child_role, report};
 pub(crate) use document::{Table, table};
 pub(crate) use fuse::Fuse;
 pub(crate) use image::{A, B, Fields, Image, seal};
+pub(crate) use peer::{Peer, lock_of};
 pub(crate) use place::{Mount, TempDir, skipped};
 pub(crate) use reader::{crc32, field, newest};
 pub(crate) use state::{World, open, open_with, small, thawed, world};
