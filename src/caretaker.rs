@@ -45,6 +45,8 @@ use crate::{
 pub struct Caretaker<T: Snapshot> {
     engine: Arc<Engine>,
     flusher: Option<JoinHandle<()>>,
+    /// Closed: dropping it has nothing left to do.
+    shut: bool,
     state: PhantomData<fn(T) -> T>,
 }
 
@@ -122,7 +124,7 @@ impl Options {
 }
 
 /// The engine's look at archives of `T`.
-fn check<T: Snapshot>(bytes: &[u8], root: usize, depth: u32) -> Result<(), String> {
+pub(crate) fn check<T: Snapshot>(bytes: &[u8], root: usize, depth: u32) -> Result<(), String> {
     checker::check::<Archived<T>>(bytes, root, depth).map(drop)
 }
 
@@ -138,7 +140,8 @@ impl<T: Snapshot> Caretaker<T> {
             source,
         };
         let engine = Arc::new(taken.engine);
-        let mut caretaker = Caretaker { engine, flusher: None, state: PhantomData };
+        // As long as it has no thread it leaves without a word.
+        let mut caretaker = Caretaker { engine, flusher: None, shut: true, state: PhantomData };
         if let Some((held, stream)) = taken.held {
             // Before anything is written.
             caretaker.engine.hold_for(held, stream).map_err(io)?;
@@ -158,6 +161,7 @@ impl<T: Snapshot> Caretaker<T> {
             .stack_size(stack)
             .spawn(move || flush::run(&background))?;
         self.flusher = Some(thread);
+        self.shut = false;
         Ok(())
     }
 
@@ -168,6 +172,17 @@ impl<T: Snapshot> Caretaker<T> {
             // It panics only where the engine itself is wrong; then there is nothing to wait for.
             _ = flusher.join();
         }
+    }
+
+    /// Goes without a word: what it had is another process's, or it was killed.
+    pub(crate) fn leave(mut self) {
+        self.shut = true;
+    }
+
+    /// One whose background is the caller's affair.
+    #[cfg(feature = "campaign")]
+    pub(crate) fn without_thread(engine: Engine) -> Caretaker<T> {
+        Caretaker { engine: Arc::new(engine), flusher: None, shut: false, state: PhantomData }
     }
 
     /// Opens the ring in `dir` with the default [`Options`], or makes it. A missing directory is
@@ -256,8 +271,7 @@ impl<T: Snapshot> Caretaker<T> {
 
     /// The newest snapshot's id: one load.
     pub fn head(&self) -> Option<SnapshotId> {
-        let head = self.engine.ring.head();
-        (!head.is_none()).then(|| SnapshotId::new(head.id()))
+        self.engine.head_id()
     }
 
     /// The newest snapshot, held. `None` where there is none, or where it is of another layout.
@@ -435,7 +449,7 @@ impl<T: Snapshot> Caretaker<T> {
 
     /// Stops the background thread, flushes if asked to, and notes where ids go on.
     fn shut(&mut self, flush: bool) -> Result<Option<SnapshotId>, FlushError> {
-        if self.flusher.is_none() {
+        if std::mem::replace(&mut self.shut, true) {
             return Ok(None);
         }
         self.stop();

@@ -1,15 +1,27 @@
 #![forbid(unsafe_code)]
-//! Time as the engine tells it: coarse, cheap, and under loom none at all.
+//! Time as the engine tells it: coarse, cheap, under loom none at all, and in a simulation what the
+//! simulation says.
 
 use std::time::{Duration, Instant, SystemTime};
 
+#[cfg(feature = "campaign")]
+pub use simulated::{Clock, set_clock};
+
 /// Milliseconds on a clock that never goes back.
 pub(crate) fn steady_millis() -> u64 {
+    #[cfg(feature = "campaign")]
+    if let Some(clock) = simulated::now() {
+        return clock.steady_millis;
+    }
     if cfg!(loom) { 0 } else { crate::os::steady_clock() / 1_000_000 }
 }
 
 /// Nanoseconds since 1970, by a clock that people may set.
 pub(crate) fn wall_nanos() -> u64 {
+    #[cfg(feature = "campaign")]
+    if let Some(clock) = simulated::now() {
+        return clock.wall_nanos;
+    }
     crate::os::wall_clock()
 }
 
@@ -33,4 +45,31 @@ pub(crate) fn deadline(within: Duration) -> Instant {
     let now = Instant::now();
     const FAR: Duration = Duration::from_secs(1 << 30);
     now.checked_add(within).or_else(|| now.checked_add(FAR)).unwrap_or(now)
+}
+
+#[cfg(feature = "campaign")]
+mod simulated {
+    use std::cell::Cell;
+
+    /// A simulated moment.
+    #[derive(Debug, Clone, Copy)]
+    pub struct Clock {
+        /// On the clock that never goes back.
+        pub steady_millis: u64,
+        /// Since 1970, by the clock that people set.
+        pub wall_nanos: u64,
+    }
+
+    thread_local! {
+        static NOW: Cell<Option<Clock>> = const { Cell::new(None) };
+    }
+
+    /// What this thread's clocks say from now on; `None`: what they are.
+    pub fn set_clock(clock: Option<Clock>) {
+        NOW.with(|now| now.set(clock));
+    }
+
+    pub(super) fn now() -> Option<Clock> {
+        NOW.with(Cell::get)
+    }
 }

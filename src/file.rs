@@ -151,17 +151,21 @@ impl MappedFile {
         word.store(0, Ordering::Relaxed);
         fence(Ordering::Release);
         let to = self.at(offset, N as u64);
+        self.stored();
         // SAFETY: `N` touchable bytes there, by `at`; the engine's lock admits one writer.
         unsafe { to.copy_from_nonoverlapping(NonNull::from(body).cast(), body.len()) };
+        self.stored();
         let seal = seal.try_into().map_or(0, u32::from_ne_bytes);
         // Release: what the seal covers was written before it.
         word.store(seal, Ordering::Release);
+        self.stored();
     }
 
     /// Breaks a sector's seal.
     pub(crate) fn unseal(&self, offset: u64, len: u64) {
         // Release: no partner in this process; keeps the order of stores for a later recovery.
         self.word(offset + len - 4).store(0, Ordering::Release);
+        self.stored();
     }
 
     /// The aligned 32-bit word at `offset`, shared with other processes.
@@ -193,12 +197,20 @@ impl MappedFile {
         unsafe { std::slice::from_raw_parts(at.as_ptr(), len as usize) }
     }
 
+    /// A point at which a campaign may stop the process; else nothing.
+    #[inline]
+    fn stored(&self) {
+        #[cfg(feature = "campaign")]
+        self.file.stored();
+    }
+
     /// Copies bytes into space that the caller alone uses.
     pub(crate) fn write(&self, offset: u64, bytes: &[u8]) {
         let to = self.at(offset, bytes.len() as u64);
         // SAFETY: as many touchable bytes, by `at`; nobody reads or writes an extent that the
         // allocator has handed to the caller.
         unsafe { to.copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len()) };
+        self.stored();
     }
 
     /// Returns when the bytes are on the disk.

@@ -24,6 +24,7 @@ use crate::{
     events::Event,
     header::{FLOOR_AT, Floor, Side},
     id::SnapshotId,
+    mutants::Mutant,
     options::Durability,
     record::{DurableNote, Extent, NOTE_AT, SLOT_LEN},
 };
@@ -179,6 +180,20 @@ fn wants_flush(place: &Place) -> bool {
     place.label_dirty || (!place.durable && !place.tainted)
 }
 
+/// One round of the background's work, as far as it needs no waiting.
+#[cfg(feature = "campaign")]
+pub(crate) fn round(engine: &Arc<Engine>) {
+    for id in &engine.recovery.unverified {
+        engine.verify(*id);
+    }
+    engine.make_present();
+    engine.raise_floor_ahead();
+    if engine.flusher.syncs() {
+        // Its failure is told by `flush`, `close` and the event.
+        _ = engine.flush_upto(u64::MAX);
+    }
+}
+
 /// The background thread: runs until it is roused to stop.
 pub(crate) fn run(engine: &Arc<Engine>) {
     let mut flushed = Instant::now();
@@ -245,6 +260,12 @@ impl Engine {
 
     /// Syncs a batch and notes what came of it.
     fn flush_batch(&self, batch: &Batch) {
+        if Mutant::SlotBeforeData.is_on() {
+            for (side, offset) in &batch.slots {
+                _ = self.files[side.index()].sync(*offset, SLOT_LEN);
+            }
+            self.note_durable(batch);
+        }
         let Err((side, error)) = self.sync_batch(batch) else { return self.note_durable(batch) };
         let mut state = self.lock();
         for n in &batch.places {
@@ -320,7 +341,11 @@ impl Engine {
         }
         for (side, extent) in &batch.syncs {
             let file = &self.files[side.index()];
-            file.sync(extent.offset, extent.len).map_err(|e| (*side, e))?;
+            let mut synced = file.sync(extent.offset, extent.len);
+            if synced.is_err() && Mutant::RetrySync.is_on() {
+                synced = file.sync(extent.offset, extent.len);
+            }
+            synced.map_err(|e| (*side, e))?;
         }
         for (side, offset) in &batch.slots {
             self.files[side.index()].sync(*offset, SLOT_LEN).map_err(|e| (*side, e))?;

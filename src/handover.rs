@@ -372,6 +372,7 @@ impl HandOver {
                 let process = successor.process;
                 engine.listeners.tell(|| Event::HandedOver { process });
                 engine.listeners.end();
+                caretaker.leave();
                 Ok(())
             }
             Err(why) => {

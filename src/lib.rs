@@ -180,6 +180,12 @@ mod sync;
 #[cfg(all(test, loom))]
 mod loom_models;
 mod probe;
+mod mutants;
+#[cfg(feature = "campaign")]
+mod sim;
+#[cfg(feature = "campaign")]
+#[doc(hidden)]
+pub mod campaign;
 
 pub use capture::Pending;
 pub use caretaker::Caretaker;

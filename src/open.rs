@@ -18,6 +18,7 @@ use crate::{
         BadHeader, FLOOR_AT, FLOOR_LEN, FORMAT, Floor, HEADER_AT, HEADER_LEN, Header, SLOTS_AT,
         Side, Uuid, data_at, slot_pages,
     },
+    mutants::Mutant,
     options::Options,
     os,
     record::{LABEL_AT, LABEL_LEN, RECORD_LEN, SLOT_LEN},
@@ -373,16 +374,22 @@ impl Engine {
     fn write_first_floor(&self) -> Result<(), OpenError> {
         let floor = self.lock().floor;
         let note = Floor { floor, next: 0, boot: self.boot, ring_id: self.ring_id };
-        for file in &self.files {
+        let raised = !Mutant::FloorNotRaised.is_on();
+        for file in self.files.iter().filter(|_| raised) {
             file.write_sealed(FLOOR_AT, &note.encode());
             if self.storage.is_some() {
                 file.sync(FLOOR_AT, FLOOR_LEN as u64).map_err(io_error(file.path(), "sync"))?;
             }
         }
         if let Some(storage) = &self.storage {
-            storage
-                .write_floor(&note)
-                .map_err(io_error(storage.path(), "sync the lock file of"))?;
+            if raised {
+                storage
+                    .write_floor(&note)
+                    .map_err(io_error(storage.path(), "sync the lock file of"))?;
+            }
+            if Mutant::NoDirectorySync.is_on() {
+                return Ok(());
+            }
             storage.sync().map_err(io_error(storage.path(), "sync"))?;
         }
         Ok(())

@@ -4,6 +4,7 @@
 
 use crate::{
     header::{SECTOR, Side, Uuid, get, is_sealed, put, seal},
+    mutants::Mutant,
     schema::Fingerprint,
 };
 
@@ -135,6 +136,11 @@ impl Record {
         put_extent(&mut b, SCHEMA_AT, self.schema);
         put(&mut b, WRITTEN_AT, self.written.to_le_bytes());
         seal(&mut b);
+        if Mutant::SealWithoutId.is_on() {
+            put(&mut b, 0, [0; 8]);
+            seal(&mut b);
+            put(&mut b, 0, self.id.to_le_bytes());
+        }
         b
     }
 
@@ -143,7 +149,7 @@ impl Record {
         if b.iter().all(|byte| *byte == 0) {
             return Ok(None);
         }
-        if !is_sealed(b) {
+        if !(is_sealed(b) || Mutant::SealWithoutId.is_on() && is_sealed_but_for_id(b)) {
             return Err("the record is not sealed".to_owned());
         }
         let Some(side) = Side::BOTH.get(usize::from(b[SIDE_AT])) else {
@@ -174,6 +180,13 @@ impl Record {
             written: u64::from_le_bytes(get(b, WRITTEN_AT)),
         }))
     }
+}
+
+/// As the mutant would have it.
+fn is_sealed_but_for_id(b: &[u8; RECORD_LEN]) -> bool {
+    let mut b = *b;
+    put(&mut b, 0, [0; 8]);
+    is_sealed(&b)
 }
 
 /// The seal of encoded bytes: their last word.

@@ -14,6 +14,7 @@ use crate::{
     header::{Floor, HINT_AT, SLOTS_AT, Side, Uuid, data_at, slot_pages},
     history::{Recovery, RejectedSlot},
     id::SnapshotId,
+    mutants::Mutant,
     record::{
         DurableNote, Extent, LABEL_AT, LABEL_LEN, NOTE_AT, NOTE_LEN, RECORD_LEN, Record, SLOT_LEN,
         decode_label, has_left, seal_of,
@@ -261,7 +262,7 @@ fn read_slot(
         .is_some_and(|n| n.id == record.id && n.record_seal == seal && n.boot == ground.boot);
     // Read from the disk after a boot, it is on the disk. In the boot that wrote it only the note
     // tells, since memory may hold what a failed sync has lost.
-    let durable = noted || record.boot != ground.boot;
+    let durable = noted || record.boot != ground.boot || Mutant::NoDurableNote.is_on();
     let label: [u8; LABEL_LEN] = file.read(at + LABEL_AT);
     let number = side.index() as u16 * slot_pages(ground.ring) as u16 + index;
     let place = Place {

@@ -26,6 +26,7 @@ use crossbeam_utils::CachePadded;
 
 use crate::{
     announce::Board,
+    mutants::{Mutant, gap},
     sync::{AtomicU64, AtomicUsize, LET_GO, Ordering, zero},
 };
 
@@ -150,11 +151,12 @@ impl Ring {
             if seen.is_none() {
                 return None;
             }
+            gap();
             // R2: announce (3) ...
             let announced = slot.announce(seen.0);
             // ... then look (4). SeqCst: see the argument at the top.
             let now = Word(self.head.load(Ordering::SeqCst));
-            if now == seen {
+            if now == seen || Mutant::LookThenAnnounce.is_on() {
                 let answer = f(seen);
                 drop(announced);
                 return Some(answer);

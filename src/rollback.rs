@@ -17,6 +17,7 @@ use crate::{
     error::{MementoError, ResumeError, RollbackError, SaveError},
     id::SnapshotId,
     memento::{Hold, Memento},
+    mutants::{Mutant, gap},
     options::Durability,
     os,
     save::Inside,
@@ -112,8 +113,12 @@ pub(crate) fn restore<T: Snapshot>(memento: &Memento<T>, state: &mut T) -> Resul
 impl Engine {
     /// A hold on a listed snapshot.
     pub(crate) fn hold(self: &Arc<Engine>, id: SnapshotId) -> Result<Hold, MementoError> {
-        let state = self.lock();
-        match self.find(&state, id) {
+        let mut state = self.lock();
+        let found = self.find(&state, id);
+        if Mutant::HoldWithoutLock.is_on() {
+            parking_lot::MutexGuard::unlocked(&mut state, gap);
+        }
+        match found {
             Some(n) => {
                 // R4: under the lock.
                 self.ring.hold(n);
@@ -127,6 +132,11 @@ impl Engine {
                 None => MementoError::Unknown { id },
             }),
         }
+    }
+
+    pub(crate) fn head_id(&self) -> Option<SnapshotId> {
+        let head = self.ring.head();
+        (!head.is_none()).then(|| SnapshotId::new(head.id()))
     }
 
     /// Rolls `state` back to a listed snapshot.
@@ -163,10 +173,11 @@ impl Engine {
         }
         let inside = Inside::enter(self).ok_or(RollbackError::Reentrant)?;
         let (moving, now, memento, making) = loop {
+            let early = self.head_id();
+            gap();
             let moving = self.begin_move().ok_or(RollbackError::Reentrant)?;
             // Refusals ...
-            let head = self.ring.head();
-            let now = (!head.is_none()).then(|| SnapshotId::new(head.id()));
+            let now = if Mutant::CompareThenLock.is_on() { early } else { self.head_id() };
             if expected.is_some() && expected != now {
                 return Err(RollbackError::Raced { now });
             }

@@ -13,6 +13,7 @@ use crate::{
     file::{BLOCK, MappedFile},
     header::Side,
     id::SnapshotId,
+    mutants::Mutant,
     record::{LABEL_AT, RECORD_LEN, encode_label},
     ring::Word,
     session::Scratch,
@@ -36,6 +37,10 @@ impl Engine {
         let mut state = self.lock();
         if state.ended {
             return Err(SaveError::HandedOver);
+        }
+        if Mutant::EvictFirst.is_on() && state.listed.len() >= self.options.ring as usize {
+            let oldest = state.listed[state.listed.len() - 1];
+            self.unlist(&mut state, oldest);
         }
         let last = state.last_len;
         let again = need > 0;
@@ -178,8 +183,11 @@ impl Engine {
     /// all that opening found in this boot without a note: any of them may be the only one there.
     fn is_steady(&self, state: &State, number: u16) -> bool {
         let found = || state.places[usize::from(number)].redirty && self.flusher.syncs();
+        if Mutant::NoSteadyRule.is_on() {
+            return false;
+        }
         state.steady == Some(number)
-            || state.flushing.contains(&number)
+            || (state.flushing.contains(&number) && !Mutant::FlushedNotExempt.is_on())
             || (state.steady.is_none() && found())
     }
 
@@ -225,7 +233,7 @@ impl Engine {
             let n = usize::from(number);
             let retained = !on_side(&number)
                 || !state.places[n].quiet
-                || self.ring.holds(n).0 > 0
+                || (self.ring.holds(n).0 > 0 && !Mutant::ReuseHeld.is_on())
                 || self.is_steady(state, number);
             if retained {
                 i += 1;

@@ -90,6 +90,10 @@ pub(crate) trait RawFile: fmt::Debug + Send + Sync {
     /// Bytes under these whole pages have been stored anew, unchanged, to be written out again.
     fn redirtied(&self, from: u64, len: u64);
 
+    /// Bytes have been stored into the mapping.
+    #[cfg(feature = "campaign")]
+    fn stored(&self) {}
+
     /// Returns when the whole file, its length included, is on the disk.
     fn sync_all(&self) -> io::Result<()>;
 
