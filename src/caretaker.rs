@@ -109,7 +109,7 @@ impl Options {
     ///
     /// # Errors
     ///
-    /// [`OpenError::NoPredecessor`] if nobody offers one in time: start with a new one, or open the
+    /// [`OpenError::NoPredecessor`] if nobody listens there for a quarter of a second: start with a new one, or open the
     /// directory that stands in for it. [`OpenError::Layout`] if the predecessor's layout is another
     /// one; it goes on then.
     pub unsafe fn in_memory_from<T: Snapshot>(
@@ -165,10 +165,15 @@ impl<T: Snapshot> Caretaker<T> {
         Ok(())
     }
 
+    /// Tells the background thread to stop.
+    pub(crate) fn call_off(&self) {
+        self.engine.flusher.rouse(true);
+    }
+
     /// Stops the background thread.
     pub(crate) fn stop(&mut self) {
         if let Some(flusher) = self.flusher.take() {
-            self.engine.flusher.rouse(true);
+            self.call_off();
             // It panics only where the engine itself is wrong; then there is nothing to wait for.
             _ = flusher.join();
         }

@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex};
 
 use crate::{
     engine::{Engine, FLOOR_STEP, Place, State},
@@ -49,10 +49,18 @@ pub(crate) struct Flusher {
     turn: Mutex<()>,
     /// The first failed sync.
     failed: Mutex<Option<FlushError>>,
-    /// The highest id floor written, held while one is.
-    floor: Mutex<u64>,
+    /// Held while an id floor is written.
+    floor: Mutex<Raised>,
     /// How far each file's pages have been made present.
     present: [AtomicU64; 2],
+}
+
+#[derive(Debug, Default)]
+struct Raised {
+    /// The highest id floor written.
+    highest: u64,
+    /// The ring has been handed over: none is written any more.
+    ended: bool,
 }
 
 #[derive(Debug, Default)]
@@ -80,7 +88,7 @@ impl Flusher {
             wake: Condvar::new(),
             turn: Mutex::new(()),
             failed: Mutex::new(None),
-            floor: Mutex::new(0),
+            floor: Mutex::default(),
             present: [AtomicU64::new(0), AtomicU64::new(0)],
         }
     }
@@ -156,9 +164,10 @@ impl Flusher {
         *self.desk.lock() = Desk::default();
     }
 
-    /// Waits for a flush under way, and keeps the next one waiting; `None` if that takes too long.
-    pub(crate) fn pause(&self, until: Instant) -> Option<MutexGuard<'_, ()>> {
-        self.turn.try_lock_until(until)
+    /// Whether id floors may be written: not while the ring is handed over. `false` if one is being
+    /// written for too long.
+    pub(crate) fn end_floors(&self, ended: bool, until: Instant) -> bool {
+        self.floor.try_lock_until(until).map(|mut raised| raised.ended = ended).is_some()
     }
 
     /// The background thread has been told to stop: the caretaker is gone, or going.
@@ -240,9 +249,6 @@ impl Engine {
         }
         let upto = upto.min(self.lock().next_id - 1);
         let _turn = self.flusher.turn.lock();
-        if self.lock().ended {
-            return Ok(None);
-        }
         while let Some(batch) = self.next_batch(upto) {
             self.flush_batch(&batch);
         }
@@ -293,6 +299,9 @@ impl Engine {
     /// The oldest snapshots that wait, and what must be synced for them.
     fn next_batch(&self, upto: u64) -> Option<Batch> {
         let mut state = self.lock();
+        if state.ended {
+            return None;
+        }
         let mut batch = Batch {
             places: Vec::new(),
             syncs: Vec::new(),
@@ -356,6 +365,11 @@ impl Engine {
     /// Data and record are on the disk: notes it, and lets go of the durable snapshot before.
     fn note_durable(&self, batch: &Batch) {
         let mut state = self.lock();
+        if state.ended {
+            // The slot pages are another process's by now, which syncs for itself.
+            state.flushing.clear();
+            return;
+        }
         for number in &batch.places {
             let n = usize::from(*number);
             let place = &mut state.places[n];
@@ -417,9 +431,12 @@ impl Engine {
     /// Writes the id floor to both files and the lock file, and to the disk where there is one.
     /// Never a lower one than before, whoever comes first.
     pub(crate) fn write_floor(&self, floor: &Floor) -> Result<(), (std::path::PathBuf, io::Error)> {
-        let mut highest = self.flusher.floor.lock();
-        *highest = floor.floor.max(*highest);
-        let floor = &Floor { floor: *highest, ..*floor };
+        let mut raised = self.flusher.floor.lock();
+        if raised.ended {
+            return Ok(());
+        }
+        raised.highest = floor.floor.max(raised.highest);
+        let floor = &Floor { floor: raised.highest, ..*floor };
         for file in &self.files {
             file.write_sealed(FLOOR_AT, &floor.encode());
             if self.flusher.to_disk {

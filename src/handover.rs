@@ -362,7 +362,7 @@ impl HandOver {
         };
         // The successor may offer the ring itself as soon as it has it.
         self.place = None;
-        caretaker.stop();
+        caretaker.call_off();
         let until = clock::deadline(self.patience);
         let passed = engine
             .retire(until, self.patience)
@@ -376,6 +376,7 @@ impl HandOver {
                 Ok(())
             }
             Err(why) => {
+                caretaker.stop();
                 engine.carry_on();
                 match caretaker.resume_background() {
                     Ok(()) => Err(TakenBack { caretaker, why }),
@@ -559,7 +560,11 @@ impl Engine {
     /// Ends all writing: what is under way ends first. Answers what is still held.
     fn retire(&self, until: Instant, waited: Duration) -> Result<Vec<HeldPlace>, HandOverError> {
         let busy = || HandOverError::Busy { waited };
-        let _turn = self.flusher.pause(until).ok_or_else(busy)?;
+        // A sync under way is not waited for: it changes nothing, and what it was for is synced by
+        // the successor too, through descriptors of its own, which hear of a failure themselves.
+        if !self.flusher.end_floors(true, until) {
+            return Err(busy());
+        }
         let mut state = self.lock();
         state.ended = true;
         while state.making > 0 || state.mover.is_some() {
@@ -579,6 +584,8 @@ impl Engine {
 
     /// Takes [`retire`](Self::retire) back.
     fn carry_on(&self) {
+        // Nobody else has it by now.
+        self.flusher.end_floors(false, clock::deadline(Duration::MAX));
         self.lock().ended = false;
     }
 

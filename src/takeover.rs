@@ -38,6 +38,8 @@ use crate::{
 
 /// How often a predecessor is looked for.
 const AGAIN: Duration = Duration::from_millis(2);
+/// How long nobody may listen at a socket before there is nobody to take over from.
+const SILENT: Duration = Duration::from_millis(250);
 /// How long a process that ends may take from its first closed descriptor to its last.
 const ENDING: Duration = Duration::from_secs(1);
 
@@ -132,6 +134,7 @@ pub(crate) fn in_memory(
     os::forked();
     let until = clock::deadline(timeout);
     let mut reason = None;
+    let silent = clock::deadline(SILENT);
     loop {
         if let Ok(stream) = UnixStream::connect(path) {
             match opening.take_memory(path, stream, until) {
@@ -141,7 +144,8 @@ pub(crate) fn in_memory(
                 Err(Setback::Unheard(_)) => reason = Some("it waited no longer".to_owned()),
             }
         }
-        if Instant::now() >= until {
+        let now = Instant::now();
+        if now >= until || (now >= silent && reason.is_none()) {
             let path = path.to_owned();
             return Err(match reason {
                 Some(reason) => OpenError::NotHandedOver { path, reason },
