@@ -21,6 +21,7 @@ use crate::{
     flush,
     guard::{Checkpoint, GuardError},
     header::Floor,
+    herald::Herald,
     history::{Entry, Recovery, Stats},
     id::SnapshotId,
     memento::{Memento, archived},
@@ -47,6 +48,7 @@ pub struct Caretaker<T: Snapshot> {
     flusher: Option<JoinHandle<()>>,
     /// Closed: dropping it has nothing left to do.
     shut: bool,
+    herald: Option<Herald>,
     state: PhantomData<fn(T) -> T>,
 }
 
@@ -136,12 +138,13 @@ impl<T: Snapshot> Caretaker<T> {
     fn start(taken: TakenOver, path: &Path) -> Result<Caretaker<T>, OpenError> {
         let io = |source| OpenError::Io {
             path: path.to_owned(),
-            doing: "start the background thread for",
+            doing: "start the background threads for",
             source,
         };
         let engine = Arc::new(taken.engine);
         // As long as it has no thread it leaves without a word.
-        let mut caretaker = Caretaker { engine, flusher: None, shut: true, state: PhantomData };
+        let mut caretaker =
+            Caretaker { engine, flusher: None, herald: None, shut: true, state: PhantomData };
         if let Some((held, stream)) = taken.held {
             // Before anything is written.
             caretaker.engine.hold_for(held, stream).map_err(io)?;
@@ -150,7 +153,7 @@ impl<T: Snapshot> Caretaker<T> {
         Ok(caretaker)
     }
 
-    /// Starts the background thread.
+    /// Starts the background thread, and the one that wakes readers.
     pub(crate) fn resume_background(&mut self) -> io::Result<()> {
         let background = self.engine.clone();
         background.flusher.restart();
@@ -162,6 +165,9 @@ impl<T: Snapshot> Caretaker<T> {
             .spawn(move || flush::run(&background))?;
         self.flusher = Some(thread);
         self.shut = false;
+        if self.herald.is_none() {
+            self.herald = Herald::start(&self.engine)?;
+        }
         Ok(())
     }
 
@@ -182,12 +188,16 @@ impl<T: Snapshot> Caretaker<T> {
     /// Goes without a word: what it had is another process's, or it was killed.
     pub(crate) fn leave(mut self) {
         self.shut = true;
+        if let Some(herald) = self.herald.take() {
+            herald.end();
+        }
     }
 
     /// One whose background is the caller's affair.
     #[cfg(feature = "campaign")]
     pub(crate) fn without_thread(engine: Engine) -> Caretaker<T> {
-        Caretaker { engine: Arc::new(engine), flusher: None, shut: false, state: PhantomData }
+        let engine = Arc::new(engine);
+        Caretaker { engine, flusher: None, herald: None, shut: false, state: PhantomData }
     }
 
     /// Opens the ring in `dir` with the default [`Options`], or makes it. A missing directory is
@@ -458,6 +468,9 @@ impl<T: Snapshot> Caretaker<T> {
             return Ok(None);
         }
         self.stop();
+        if let Some(herald) = self.herald.take() {
+            herald.end();
+        }
         let flushed = if flush { self.engine.flush_upto(u64::MAX) } else { Ok(None) };
         let note = {
             let state = self.engine.lock();
@@ -487,6 +500,9 @@ impl<T: Snapshot> Drop for Caretaker<T> {
         if os::forked() {
             // The thread, the files and the lock are the parent's.
             std::mem::forget(self.flusher.take());
+            if let Some(herald) = self.herald.take() {
+                herald.forget();
+            }
             std::mem::forget(self.engine.clone());
             return;
         }

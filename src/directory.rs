@@ -17,13 +17,14 @@ use std::{
 use crate::{
     error::OpenError,
     header::{FLOOR_LEN, Floor, Uuid},
+    lease::Leases,
     options::Options,
     os::{self, FileSystem},
     storage::{RawFile, Storage, SystemFile},
 };
 
 const LOCK_NAME: &str = "writer.lock";
-const LEASES_NAME: &str = "leases.lock";
+pub(crate) const LEASES_NAME: &str = "leases.lock";
 /// Where in the lock file the third copy of the id floor lies.
 const LOCK_FLOOR_AT: u64 = 512;
 
@@ -91,9 +92,7 @@ impl Directory {
 
     /// Puts our name to what is locked.
     pub(crate) fn sign(&self) -> Result<(), OpenError> {
-        self.write_name().map_err(io_error(&self.path.join(LOCK_NAME), "write"))?;
-        open_or_create(&self.path, &self.dir, LEASES_NAME)?;
-        Ok(())
+        self.write_name().map_err(io_error(&self.path.join(LOCK_NAME), "write"))
     }
 
     /// Why the lock cannot be had.
@@ -143,6 +142,10 @@ impl Directory {
 }
 
 impl Storage for Directory {
+    fn leases(&self) -> Result<Option<Leases>, OpenError> {
+        open_or_create(&self.path, &self.dir, LEASES_NAME).map(Leases::of).map(Some)
+    }
+
     fn path(&self) -> &Path {
         &self.path
     }
@@ -232,7 +235,7 @@ fn make(path: &Path) -> Result<(), OpenError> {
     }
 }
 
-fn trust_directory(path: &Path, dir: &File) -> Result<(), OpenError> {
+pub(crate) fn trust_directory(path: &Path, dir: &File) -> Result<(), OpenError> {
     let meta = dir.metadata().map_err(io_error(path, "look at the directory"))?;
     let refuse = |reason: String| Err(OpenError::Untrusted { path: path.to_owned(), reason });
     if meta.uid() != os::effective_user() {
@@ -252,10 +255,20 @@ fn trust_directory(path: &Path, dir: &File) -> Result<(), OpenError> {
 }
 
 fn open_trusted(path: &Path, dir: &File, name: &str) -> Result<Option<File>, OpenError> {
+    open_trusted_by(os::open_in, path, dir, name)
+}
+
+/// Opens a file of ours in its directory, if it is there and nobody else can change it.
+pub(crate) fn open_trusted_by(
+    open: impl FnOnce(&File, &str) -> io::Result<File>,
+    path: &Path,
+    dir: &File,
+    name: &str,
+) -> Result<Option<File>, OpenError> {
     let full = path.join(name);
     let refuse =
         |reason: &str| Err(OpenError::Untrusted { path: full.clone(), reason: reason.to_owned() });
-    let file = match os::open_in(dir, name) {
+    let file = match open(dir, name) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) if e.raw_os_error() == Some(libc::ELOOP) => {

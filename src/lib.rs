@@ -143,6 +143,7 @@ mod save;
 mod capture;
 mod engine;
 mod space;
+mod tenancy;
 mod extents;
 mod publish;
 mod id;
@@ -172,6 +173,14 @@ mod history;
 mod rollback;
 mod guard;
 mod thaw;
+// In other processes:
+mod reader;
+mod reader_error;
+mod follower;
+mod sight;
+mod window;
+mod lease;
+mod herald;
 // Beside the way.
 mod error;
 mod clock;
@@ -179,6 +188,8 @@ mod os;
 mod sync;
 #[cfg(all(test, loom))]
 mod loom_models;
+#[cfg(all(test, loom))]
+mod loom_leases;
 mod probe;
 mod mutants;
 #[cfg(feature = "campaign")]
@@ -201,6 +212,8 @@ pub use id::SnapshotId;
 pub use map::{ArchivedEntries, ArchivedEntry, ArchivedItems, ArchivedMap, ArchivedSet};
 pub use memento::{Digest, Memento};
 pub use options::{Durability, Options};
+pub use reader::Reader;
+pub use reader_error::ReaderError;
 pub use record::Kind;
 pub use rollback::Rollback;
 pub use schema::{Fingerprint, Node, Schema, Shape};

@@ -14,6 +14,7 @@ use crate::{
     header::{Floor, HINT_AT, SLOTS_AT, Side, Uuid, data_at, slot_pages},
     history::{Recovery, RejectedSlot},
     id::SnapshotId,
+    lease::Taken,
     mutants::Mutant,
     record::{
         DurableNote, Extent, LABEL_AT, LABEL_LEN, NOTE_AT, NOTE_LEN, RECORD_LEN, Record, SLOT_LEN,
@@ -26,7 +27,7 @@ use crate::{
 };
 
 /// The longest layout text that is read from a file.
-const MAX_SCHEMA: u64 = 16 << 20;
+pub(crate) const MAX_SCHEMA: u64 = 16 << 20;
 
 /// What is known before the first slot page is read.
 #[derive(Clone, Copy)]
@@ -223,6 +224,54 @@ impl Survey {
     }
 }
 
+/// What readers of the caretaker before still lease, of places whose seals are broken: it stays as it
+/// is, listed nowhere (L2). Claims its extents in `extents`.
+pub(crate) fn tenants(
+    ground: &Ground<'_>,
+    taken: &Taken,
+    snapshots: &[(u16, Place)],
+    extents: &mut [Extents; 2],
+) -> Vec<(u16, Place)> {
+    let mut tenants = Vec::new();
+    for number in 0..2 * slot_pages(ground.ring) as u16 {
+        let known = snapshots.iter().any(|(known, _)| *known == number);
+        if known || !taken.contains(usize::from(number)) {
+            continue;
+        }
+        let Some(mut slot) = read_leased(ground, number) else { continue };
+        let extents = &mut extents[slot.side.index()];
+        match claim(extents, &mut slot, data_at(ground.ring)) {
+            Ok(()) => tenants.push((number, slot.place)),
+            // Its reader has not believed it: what is believed is not written over.
+            Err(_) => release(extents, &slot),
+        }
+    }
+    tenants
+}
+
+/// Reads a slot page that a reader leases and whose seal is broken: the rest of the record is as it
+/// was when the reader believed it. `None` if it is nothing that anybody can have believed.
+fn read_leased(ground: &Ground<'_>, number: u16) -> Option<Slot> {
+    let slots = slot_pages(ground.ring) as u16;
+    let (side, index) = (Side::BOTH[usize::from(number / slots)], number % slots);
+    let file = ground.files[side.index()]?;
+    let mut bytes: [u8; RECORD_LEN] = file.read(SLOTS_AT + u64::from(index) * SLOT_LEN);
+    crate::header::seal(&mut bytes);
+    let record = Record::decode(&bytes).ok().flatten()?;
+    let fits = record.file_id == ground.file_ids[side.index()]
+        && (record.side, record.index) == (side, index)
+        && (1..MAX_ID).contains(&record.id);
+    let place = Place {
+        state: Use::Sealed,
+        id: record.id,
+        root: record.root,
+        trust: Trust::Rejected("it has left the ring".into()),
+        leased_at: Some(crate::clock::steady_millis()),
+        ..Place::free()
+    };
+    fits.then_some(Slot { number, side, record, place, claimed: false })
+}
+
 /// Reads one slot page. `Ok(None)`: nothing is sealed there, as it should be.
 fn read_slot(
     ground: &Ground<'_>,
@@ -266,26 +315,11 @@ fn read_slot(
     let label: [u8; LABEL_LEN] = file.read(at + LABEL_AT);
     let number = side.index() as u16 * slot_pages(ground.ring) as u16 + index;
     let place = Place {
-        id: record.id,
-        kind: record.kind,
-        parent: record.parent,
-        target: record.target,
-        created: record.created,
-        logical: record.logical,
-        type_version: record.type_version,
-        depth: record.depth,
-        root: record.root,
-        root_pos: record.root_pos,
-        written: record.written,
-        seal,
         durable,
         redirty: !durable,
         label: decode_label(&label, record.id).map(Into::into),
         left: has_left(&label, record.id),
-        trust: Trust::Unverified,
-        state: Use::Sealed,
-        listed: true,
-        ..Place::free()
+        ..Place::found(&record, seal)
     };
     Ok(Some(Slot { number, side, record, place, claimed: false }))
 }
@@ -376,7 +410,7 @@ fn look(
 }
 
 /// The start of what a file says, fit for a log.
-fn clip(text: &str) -> String {
+pub(crate) fn clip(text: &str) -> String {
     const MOST: usize = 400;
     let clean = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
     let mut clipped: String = text.chars().take(MOST).map(clean).collect();

@@ -17,6 +17,7 @@ use crate::{
     directory::Directory,
     error::OpenError,
     header::{Floor, Uuid},
+    lease::Leases,
 };
 
 /// A directory of ours, locked for writing until this is dropped.
@@ -52,6 +53,9 @@ pub(crate) trait Storage: fmt::Debug + Send + Sync {
 
     /// The copy of the id floor that outlives both files.
     fn floor(&self) -> Option<Floor>;
+
+    /// The file of leases, where there can be readers in other processes.
+    fn leases(&self) -> Result<Option<Leases>, OpenError>;
 
     /// Writes that copy, and returns when it is on the disk.
     fn write_floor(&self, floor: &Floor) -> io::Result<()>;

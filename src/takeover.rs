@@ -339,6 +339,8 @@ impl Seen {
         let floor = floors.iter().map(|floor| floor.floor).max().unwrap_or(0);
         let unlisted = believe(&yours, &mut found, &files, floor, options.ring)?;
         found.recovery.predecessor = Some(process);
+        // What can fail fails now: this is opened once more below.
+        storage.as_ref().map_or(Ok(None), |storage| storage.leases())?;
 
         // From here on it is ours, or the predecessor's, and never both's.
         let until = clock::deadline(Duration::from_secs(1));
@@ -438,6 +440,12 @@ impl Engine {
         let mut state = self.lock();
         for (held, run) in unlisted {
             let n = usize::from(held.number);
+            if state.places[n].state != Use::Free {
+                // A reader in another process leases it too, and it has been taken in for that: one
+                // claim is enough.
+                state.spaces[n / self.slots()].extents.release(*run);
+                continue;
+            }
             let (side, index) = (self.side_of(n), (n % self.slots()) as u16);
             state.spaces[side.index()].free.retain(|free| *free != index);
             let root = Extent { offset: held.offset, len: held.len, crc: 0 };
