@@ -22,8 +22,8 @@ use common::{
     report, small, thawed, world,
 };
 use snapring::{
-    Caretaker, Event, HandOver, HandOverError, OpenError, Options, RollbackError, SaveError,
-    SnapshotId, TakenBack,
+    Caretaker, Event, HandOver, HandOverError, HeldBy, OpenError, Options, Reader, RollbackError,
+    SaveError, SnapshotId, TakenBack,
 };
 
 const LONG: Duration = Duration::from_secs(20);
@@ -618,6 +618,47 @@ fn what_the_predecessor_holds_stays_until_it_lets_go() {
     let offer = offered(&new);
     ready(offer).complete(new, &[]).expect("nobody holds anything");
     goes_on(&starting.join().expect("it runs").expect("it opens"));
+}
+
+#[test]
+fn readers_elsewhere_do_not_notice() {
+    let dir = TempDir::new("readers");
+    let old = open(&dir);
+    save(&old, 1, 1);
+    // SAFETY: caretakers alone write there.
+    let reader = unsafe { Reader::<World>::open(&dir) }.expect("a reader");
+    // One that a reader leases, one that the predecessor holds too; both leave the ring.
+    let leased = reader.latest().expect("there");
+    save(&old, 2, 2);
+    let both = (reader.latest().expect("there"), old.latest().expect("there"));
+    save(&old, 3, 40);
+    assert!(old.memento(id(1)).is_none() && old.memento(id(2)).is_none());
+    let offer = offered(&old);
+    let starting = start(&dir);
+    ready(offer).complete(old, &[]).expect("handed over");
+    assert_eq!(reader.latest().expect("there").id(), id(40));
+    let new = starting.join().expect("it runs").expect("it opens");
+    for n in 41..=240 {
+        new.save(&world(n)).expect("saved");
+        assert_eq!(leased.thaw().expect("whole"), world(1), "its bytes have changed");
+        assert_eq!(both.0.thaw().expect("whole"), world(2), "its bytes have changed");
+    }
+    assert_eq!(reader.latest().expect("there").id(), id(240), "it follows the successor");
+    // What is let go is used again, once and no more.
+    drop(both.1);
+    let until = Instant::now() + LONG;
+    while new.stats().held.iter().any(|h| matches!(h.by, HeldBy::Mementos { .. })) {
+        assert!(Instant::now() < until, "it is held for ever");
+        thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(both.0.thaw().expect("whole"), world(2));
+    drop((leased, both.0));
+    save(&new, 241, 300);
+    assert!(new.stats().held.is_empty(), "{:?}", new.stats().held);
+    assert_eq!(new.history().len(), 16);
+    for entry in new.history() {
+        assert_eq!(thawed(&new, entry.id()), Some(entry.id().get()));
+    }
 }
 
 #[test]
