@@ -652,7 +652,7 @@ fn readers_elsewhere_do_not_notice() {
         thread::sleep(Duration::from_millis(1));
     }
     assert_eq!(both.0.thaw().expect("whole"), world(2));
-    drop((leased, both.0));
+    drop((leased, both.0, reader));
     save(&new, 241, 300);
     assert!(new.stats().held.is_empty(), "{:?}", new.stats().held);
     assert_eq!(new.history().len(), 16);
