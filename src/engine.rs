@@ -27,6 +27,7 @@ use crate::{
     extents::Extents,
     file::{BLOCK, MappedFile},
     flush::Flusher,
+    handover::Handed,
     header::{SLOTS_AT, Side, Uuid, slot_pages},
     history::Recovery,
     lease::Leases,
@@ -90,6 +91,8 @@ pub(crate) struct Place {
     pub(crate) listed: bool,
     /// It was not the head and nobody announced it at a scan: nobody ever will again (R3).
     pub(crate) quiet: bool,
+    /// It has left the ring, and its seal was broken.
+    pub(crate) unsealed: bool,
     /// It had no lease when its seal had been broken: it never will have one that counts (L2).
     pub(crate) unleased: bool,
     /// Since when a reader in another process has been seen to lease it: milliseconds on the steady
@@ -136,6 +139,7 @@ impl Place {
             schema_run: None,
             listed: false,
             quiet: false,
+            unsealed: false,
             unleased: false,
             leased_at: None,
             durable: false,
@@ -208,8 +212,8 @@ pub(crate) struct State {
     pub(crate) listed: VecDeque<u16>,
     /// Sealed, unlisted, not free yet.
     pub(crate) limbo: Vec<u16>,
-    /// Unlisted since leases were last asked for: places and bytes of each side.
-    pub(crate) unasked: [Unasked; 2],
+    /// Unlisted since leases were last asked for.
+    pub(crate) unasked: Unasked,
     /// A lease was seen when they were last asked for.
     pub(crate) leased: bool,
     pub(crate) next_id: u64,
@@ -234,6 +238,8 @@ pub(crate) struct State {
     pub(crate) expires: bool,
     /// Snapshots found at opening that did not pass, and why.
     pub(crate) rejected: Vec<(u64, Arc<str>)>,
+    /// Handed over to another process: nothing is written here any more.
+    pub(crate) ended: bool,
 }
 
 /// What has happened since opening.
@@ -284,6 +290,8 @@ pub(crate) struct Engine {
     pub(crate) flusher: Flusher,
     /// Mementos alive.
     pub(crate) mementos: AtomicU64,
+    /// What came from a predecessor, and went to a successor.
+    pub(crate) handed: Handed,
 }
 
 impl fmt::Debug for Engine {
@@ -304,10 +312,10 @@ pub(crate) struct Found {
     pub(crate) spaces: [(Extents, Option<Extent>); 2],
     /// Valid snapshots with their place numbers, newest first; one may be retained unlisted.
     pub(crate) snapshots: Vec<(u16, Place)>,
-    /// Second records of some of these: the place listed, the other one and what it holds.
-    pub(crate) twins: Vec<(u16, u16, Place)>,
     /// Snapshots that have left the ring, and that readers still lease.
     pub(crate) leased: Vec<(u16, Place)>,
+    /// Second records of some of these: the place listed, the other one and what it holds.
+    pub(crate) twins: Vec<(u16, u16, Place)>,
     pub(crate) next_id: u64,
     pub(crate) floor: u64,
     pub(crate) recovery: Recovery,
@@ -357,7 +365,7 @@ impl Engine {
             spaces,
             listed,
             limbo,
-            unasked: [Unasked::default(), Unasked::default()],
+            unasked: Unasked::default(),
             leased: found.leased.iter().any(|(_, place)| place.leased_at.is_some()),
             next_id: found.next_id,
             floor: found.floor,
@@ -372,6 +380,7 @@ impl Engine {
             twins: Vec::new(),
             expires: found.options.ttl.is_some(),
             rejected,
+            ended: false,
         };
         for (listed, number, place) in found.twins {
             state.places[usize::from(number)] = Place { listed: false, ..place };
@@ -406,6 +415,7 @@ impl Engine {
             boot: found.boot,
             recovery: found.recovery,
             mementos: AtomicU64::new(0),
+            handed: Handed::default(),
         }
     }
 

@@ -160,10 +160,16 @@ mod relocate;
 mod arm;
 mod expire;
 mod pressure;
-// and back: found, believed, held, restored.
+mod farewell;
+// and back: found, believed,
 mod directory;
 mod open;
 mod recover;
+// or from a predecessor that still serves,
+mod handover;
+mod takeover;
+mod wire;
+// and held, restored.
 mod verify;
 mod checker;
 mod memento;
@@ -201,7 +207,9 @@ pub use caretaker::Caretaker;
 pub use checker::Checker;
 pub use error::*;
 pub use events::{Event, Events};
+pub use farewell::{Armed, Farewell, LAST_AFTER_PANIC, LAST_AT_SIGTERM};
 pub use guard::{Checkpoint, GuardError, Payload};
+pub use handover::{HandOver, HandOverError, Refusal, TakenBack};
 pub use header::Side;
 pub use history::{Entry, EntryState, Recovery, RejectedSlot, Stats};
 pub use id::SnapshotId;

@@ -84,6 +84,11 @@ impl Child {
         _ = self.child.wait();
     }
 
+    /// Waits until it ends by itself; how it did.
+    pub(crate) fn end(&mut self) -> std::process::ExitStatus {
+        self.child.wait().expect("a child to wait for")
+    }
+
     pub(crate) fn rest(&mut self) -> Vec<String> {
         std::iter::from_fn(|| self.next()).collect()
     }
