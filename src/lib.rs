@@ -108,6 +108,13 @@
 //! and on types `#[snapshot(version = 3)]`, shown in the history. Features: `serde` for
 //! `with::Serde`, `glam` for glam's vectors, quaternions and matrices.
 //!
+//! # Restarts
+//!
+//! [`Caretaker::hand_over`] and [`Options::take_over`] pass a ring to the next process while this one
+//! still serves: the lock, the memory of a ring without files, and the clients' connections; only to
+//! a process with the same layout. [`Caretaker::farewell`] publishes a last snapshot when a thread
+//! panics or SIGTERM comes.
+//!
 //! # Read next
 //!
 //! [`Caretaker`] is the whole of the interface. SNAPSHOT_FORMAT.md tells the bytes, ARCHITECTURE.md

@@ -18,7 +18,7 @@ use std::{
 
 use common::{
     Child, Peer, TempDir, World, child_role, lock_of, open, open_with,
-    peer::{HELLO, MORE, READY, TAKEN, WELCOME, YOURS},
+    peer::{HELLO, MORE, READY, TAKEN, WELCOME, YOURS, row},
     report, small, thawed, world,
 };
 use snapring::{
@@ -413,12 +413,8 @@ fn hand_over_by_hand(listener: &UnixListener, yours: &[u8], lock: &std::fs::File
     peer
 }
 
-fn yours(next: u64, head: u64, descriptors: u32) -> Vec<u8> {
-    let mut body = vec![0; 24];
-    body[..8].copy_from_slice(&next.to_le_bytes());
-    body[8..16].copy_from_slice(&head.to_le_bytes());
-    body[16..20].copy_from_slice(&descriptors.to_le_bytes());
-    body
+fn yours(next: u64, head: u64, descriptors: u64) -> Vec<u8> {
+    row("yours", &[("next", next), ("head", head), ("descriptors", descriptors)])
 }
 
 #[test]
@@ -449,13 +445,8 @@ fn nonsense_from_a_predecessor_is_never_believed() {
     save(&open(&dir), 1, 3);
     let other = TempDir::new("another lock");
     drop(open(&other));
-    let held_row = |number: u16, id: u64, offset: u64, len: u64| {
-        let mut row = vec![0; 32];
-        row[..8].copy_from_slice(&id.to_le_bytes());
-        row[8..16].copy_from_slice(&offset.to_le_bytes());
-        row[16..24].copy_from_slice(&len.to_le_bytes());
-        row[24..26].copy_from_slice(&number.to_le_bytes());
-        row
+    let held_row = |place: u64, id: u64, offset: u64, len: u64| {
+        row("held", &[("place", place), ("id", id), ("offset", offset), ("len", len)])
     };
     let with = |row: Vec<u8>| [yours(4, 3, 0), row].concat();
     let good = yours(4, 3, 0);
