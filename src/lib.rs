@@ -170,6 +170,8 @@ mod open;
 mod recover;
 // or from a predecessor that still serves,
 mod handover;
+mod gate;
+mod handed;
 mod takeover;
 mod wire;
 // and held, restored.
@@ -211,8 +213,9 @@ pub use checker::Checker;
 pub use error::*;
 pub use events::{Event, Events};
 pub use farewell::{Armed, Farewell, LAST_AFTER_PANIC, LAST_AT_SIGTERM};
+pub use gate::Refusal;
 pub use guard::{Checkpoint, GuardError, Payload};
-pub use handover::{HandOver, HandOverError, Refusal, TakenBack};
+pub use handover::{HandOver, HandOverError, TakenBack};
 pub use header::Side;
 pub use history::{Entry, EntryState, Recovery, RejectedSlot, Stats};
 pub use id::SnapshotId;

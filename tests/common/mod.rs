@@ -10,6 +10,7 @@
 mod child;
 mod document;
 mod fuse;
+pub(crate) mod hand;
 mod image;
 pub(crate) mod peer;
 mod place;
