@@ -399,6 +399,19 @@ fn a_state_that_panics_while_it_is_saved_neither_recurses_nor_ends_the_process()
 }
 
 #[test]
+fn a_closure_that_panics_is_told_of_and_nothing_waits_for_itself() {
+    let _alone = alone();
+    let caretaker = Caretaker::<World>::in_memory().expect("memory");
+    let mut events = caretaker.subscribe();
+    let _armed = caretaker.farewell(|_| panic!("no state")).on_panic().arm().expect("armed");
+    let start = Instant::now();
+    panicking(|| panic!("elsewhere"));
+    assert!(start.elapsed() < Duration::from_secs(4), "it waited for itself");
+    let Some(Event::Failed { message }) = events.try_next() else { panic!("nothing is told") };
+    assert!(message.contains("no state"), "{message}");
+}
+
+#[test]
 fn a_closed_caretaker_is_left_alone() {
     let _alone = alone();
     let dir = TempDir::new("closed");

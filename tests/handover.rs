@@ -341,7 +341,11 @@ fn readers_elsewhere_do_not_notice() {
     }
     assert_eq!(both.0.thaw().expect("whole"), world(2));
     drop((leased, both.0, reader));
-    save(&new, 241, 300);
+    for n in 241..=300 {
+        new.save(&world(n)).expect("saved");
+        let ids: Vec<u64> = new.history().iter().map(|entry| entry.id().get()).collect();
+        assert_eq!(ids, (n - 15..=n).rev().collect::<Vec<_>>(), "a place is used twice");
+    }
     assert!(new.stats().held.is_empty(), "{:?}", new.stats().held);
     assert_eq!(new.history().len(), 16);
     for entry in new.history() {
@@ -400,4 +404,34 @@ fn nothing_is_saved_on_the_way_down_of_a_ring_that_was_handed_over() {
     assert!(!ASKED.load(Ordering::Relaxed));
     assert_eq!(new.head(), Some(id(3)));
     drop(memento);
+}
+
+#[test]
+fn a_last_save_that_comes_too_late_is_refused() {
+    static HANDED: AtomicBool = AtomicBool::new(false);
+    let dir = TempDir::new("too late");
+    let old = open(&dir);
+    save(&old, 1, 3);
+    let (asked, is_asked) = std::sync::mpsc::channel();
+    let farewell = old.farewell(move |save| {
+        _ = asked.send(());
+        while !HANDED.load(Ordering::Relaxed) {
+            thread::sleep(Duration::from_millis(1));
+        }
+        save(&world(99));
+    });
+    let armed = farewell.on_panic().arm().expect("armed");
+    let offer = offered(&old);
+    let starting = start(&dir);
+    let offer = ready(offer);
+    let panicking = thread::spawn(|| panic!("on purpose"));
+    is_asked.recv_timeout(LONG).expect("it is asked");
+    offer.complete(old, &[]).expect("handed over");
+    let new = starting.join().expect("it runs").expect("it opens");
+    HANDED.store(true, Ordering::Relaxed);
+    panicking.join().expect_err("it panics");
+    drop(armed);
+    goes_on(&new);
+    drop(new);
+    assert_eq!(successor(&dir, LONG).expect("free").resume().expect("whole"), Some(world(4)));
 }

@@ -20,7 +20,7 @@ use common::{
     peer::{HELLO, READY, WELCOME},
     thawed, world,
 };
-use snapring::{Caretaker, HandOverError, OpenError, Options, SnapshotId};
+use snapring::{Caretaker, HandOverError, OpenError, Options};
 
 fn memory_successor(path: &Path, timeout: Duration) -> Result<Caretaker<World>, OpenError> {
     // SAFETY: the tests' predecessors are caretakers, or pass on memory that nobody writes.

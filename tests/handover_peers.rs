@@ -18,10 +18,11 @@ use std::{
 use common::{
     Peer, TempDir, World,
     hand::{LONG, goes_on, offered, ready, save, start, successor},
-    lock_of, open,
+    lock_of, open, open_with,
     peer::{HELLO, MORE, READY, TAKEN, WELCOME, YOURS, row},
+    small, world,
 };
-use snapring::{Caretaker, OpenError, TakenBack};
+use snapring::{Caretaker, Durability, OpenError, TakenBack};
 
 /// The caretaker back from a hand-over that must have failed, still going.
 fn taken_back(answer: Result<(), TakenBack<World>>, dir: &Path, why: &str) -> Caretaker<World> {
@@ -111,20 +112,24 @@ fn a_word_that_came_in_time_counts_though_it_was_not_looked_at() {
     let mut old = Some(open(&dir));
     save(old.as_ref().expect("there"), 1, 3);
     let (mut heard, mut unheard) = (0, 0);
-    for round in 0..60_u64 {
+    for round in 0..300_u64 {
         // Its own thread may take a moment to end.
         let caretaker = old.take().unwrap_or_else(|| successor(&dir, LONG).expect("free"));
-        let patience = Duration::from_millis(5);
+        let patience = Duration::from_millis(2);
         let offer = caretaker.hand_over().expect("offered").patience(patience);
         let peer = Peer::connect(&dir);
         peer.greet::<World>();
         assert_eq!(peer.hear().expect("an answer").0, WELCOME);
         peer.say(READY, &[], &[]).expect("heard");
         let offer = ready(offer);
+        // Around the moment when the wait has ended and the queue is not shut yet.
+        let at = Instant::now() + patience + Duration::from_nanos(round * 500);
         let (said, answer, lock) = thread::scope(|scope| {
             let talking = scope.spawn(|| {
                 let (_, _, lock) = peer.hear().expect("the lock");
-                thread::sleep(Duration::from_micros(4700 + round * 10));
+                while Instant::now() < at {
+                    std::hint::spin_loop();
+                }
                 (peer.say(TAKEN, &[], &[]).is_ok(), lock)
             });
             let answer = offer.complete(caretaker, &[]);
@@ -249,7 +254,7 @@ fn nonsense_from_a_successor_is_never_believed() {
         // A reset where it had not read all of it.
         _ = stream.read(&mut [0; 64]);
     }
-    let text = b"rkyv 0.8 little-endian aligned pointer-32\n#0 struct World 4/4 \xff@\x1b[2J=#99\n";
+    let text = b"rkyv 0.8 little-endian aligned pointer-32\n#0 struct W\x1b[2J 0/1\n";
     let peer = Peer::connect(&dir);
     peer.say(HELLO, &[&[7; 16][..], text].concat(), &[]).expect("heard");
     assert_eq!(peer.hear().expect("an answer").0, 2);
@@ -260,7 +265,55 @@ fn nonsense_from_a_successor_is_never_believed() {
     }
     let refused = offer.refused();
     assert_eq!(refused.len(), 4, "{refused:?}");
+    assert!(refused[1].reason.contains("4294967295 bytes"), "{refused:?}");
+    assert!(refused[3].reason.contains("[2J"), "{refused:?}");
     assert!(refused.iter().all(|r| !r.reason.contains('\x1b')), "{refused:?}");
     assert_eq!(offer.successor(), None);
     goes_on(&old);
+}
+
+#[test]
+fn a_predecessor_that_has_gone_on_is_left_alone() {
+    let dir = TempDir::new("gone on");
+    save(&open(&dir), 1, 3);
+    let lock = lock_of(&dir).expect("free");
+    let listener = UnixListener::bind(dir.join("handover.sock")).expect("a socket");
+    let path = dir.to_owned();
+    let starting = thread::spawn(move || successor(&path, Duration::from_millis(300)));
+    let peer = hand_over_by_hand(&listener, &yours(4, 3, 1), &lock);
+    // It will not hear any more; only then comes the rest.
+    peer.0.shutdown(std::net::Shutdown::Read).expect("shut");
+    peer.say(MORE, &[], &[listener.as_fd()]).expect("sent");
+    std::fs::remove_file(dir.join("handover.sock")).expect("removed");
+    let error = starting.join().expect("it runs").expect_err("the ring is not its own");
+    assert!(matches!(error, OpenError::NotHandedOver { .. }), "{error:?}");
+    assert!(lock_of(&dir).is_none(), "the lock has gone");
+    drop(lock);
+    goes_on(&successor(&dir, LONG).expect("free"));
+}
+
+#[test]
+fn what_is_taken_back_still_reaches_the_disk() {
+    let dir = TempDir::new("durable");
+    let options = small().durability(Durability::Background { within: Duration::from_millis(20) });
+    let old = open_with::<World>(&options, &dir).expect("opened");
+    let offer = old.hand_over().expect("offered");
+    let peer = Peer::connect(&dir);
+    peer.greet::<World>();
+    assert_eq!(peer.hear().expect("an answer").0, WELCOME);
+    peer.say(READY, &[], &[]).expect("heard");
+    let offer = ready(offer);
+    let answer = thread::scope(|scope| {
+        let completing = scope.spawn(|| offer.complete(old, &[]));
+        assert_eq!(peer.hear().expect("the lock").0, YOURS);
+        drop(peer);
+        completing.join().expect("it runs")
+    });
+    let old = answer.expect_err("the successor died").caretaker;
+    let saved = old.save(&world(1)).expect("saved");
+    let until = Instant::now() + LONG;
+    while old.durable() != Some(saved) {
+        assert!(Instant::now() < until, "nobody syncs it");
+        thread::sleep(Duration::from_millis(1));
+    }
 }
