@@ -27,7 +27,7 @@ use crate::{
     extents::Extents,
     file::{BLOCK, MappedFile},
     flush::Flusher,
-    handover::Handed,
+    handed::Handed,
     header::{SLOTS_AT, Side, Uuid, slot_pages},
     history::Recovery,
     lease::Leases,

@@ -11,6 +11,7 @@ mod child;
 mod document;
 mod failing;
 mod fuse;
+pub(crate) mod hand;
 mod image;
 pub(crate) mod peer;
 mod place;
