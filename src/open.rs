@@ -33,6 +33,7 @@ use crate::{
     ring::{MAX_ID, Word},
     schema::{Layout, first_difference},
     session::MAX_ARCHIVE,
+    tenancy::{found_leased, tenant},
     verify::check_place,
 };
 
@@ -398,8 +399,10 @@ fn finish(
         let unknown: Vec<u16> =
             places.filter(|n| taken.contains(usize::from(*n)) && !known(n)).collect();
         for number in unknown {
-            let found = read_leased(&files, &options, number, file_ids);
-            let Some(mut slot) = found else { continue };
+            let Some((record, place)) = found_leased(&files, options.ring, number, file_ids) else {
+                continue;
+            };
+            let mut slot = Slot { number, side: record.side, record, place, claimed: false };
             let extents = &mut extents[slot.side.index()];
             match claim(extents, &mut slot, first_data) {
                 Ok(()) => leased.push((number, tenant(slot.place))),
@@ -479,39 +482,6 @@ fn slot_of<'a>(
 ) -> (&'a MappedFile, u64) {
     let slots = slot_pages(options.ring) as u16;
     (&files[usize::from(number / slots)], BLOCK + u64::from(number % slots) * SLOT_LEN)
-}
-
-/// A snapshot that has left the ring, and stays for a reader's sake alone.
-fn tenant(place: Place) -> Place {
-    let leased_at = Some(crate::clock::steady_millis());
-    Place { listed: false, durable: false, redirty: false, label: None, leased_at, ..place }
-}
-
-/// Reads a slot page that a reader leases and whose seal is broken: the rest of the record is as it
-/// was when the reader believed it. `None` if it is nothing that anybody can have believed.
-fn read_leased(
-    files: &[MappedFile; 2],
-    options: &Options,
-    number: u16,
-    file_ids: [Uuid; 2],
-) -> Option<Slot> {
-    let (file, at) = slot_of(files, options, number);
-    let mut bytes: [u8; RECORD_LEN] = file.read(at);
-    crate::header::seal(&mut bytes);
-    let record = Record::decode(&bytes).ok().flatten()?;
-    let side = Side::BOTH[usize::from(number) / slot_pages(options.ring) as usize];
-    let index = number % slot_pages(options.ring) as u16;
-    let fits = record.file_id == file_ids[side.index()]
-        && (record.side, record.index) == (side, index)
-        && (1..MAX_ID).contains(&record.id);
-    let place = Place {
-        state: Use::Sealed,
-        id: record.id,
-        root: record.root,
-        trust: Trust::Rejected("it has left the ring".into()),
-        ..Place::free()
-    };
-    fits.then_some(Slot { number, side, record, place, claimed: false })
 }
 
 /// Reads one slot page. `Ok(None)`: nothing is sealed there, as it should be.

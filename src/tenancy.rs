@@ -1,5 +1,6 @@
 #![forbid(unsafe_code)]
-//! The writer's side of leases: when the kernel is asked, and what may be used again.
+//! The writer's side of leases: when the kernel is asked, what may be used again, and what an opening
+//! finds leased.
 //!
 //! A question is a system call, so that saves share one: places that have left the ring wait until
 //! there are some of them, or until space or places are short. Rings in memory have no readers in
@@ -11,10 +12,13 @@ use parking_lot::MutexGuard;
 
 use crate::{
     clock,
-    engine::{Engine, State, Unasked},
-    header::{Side, WAKE_AT},
+    engine::{Engine, Place, State, Trust, Unasked},
+    file::MappedFile,
+    header::{SLOTS_AT, Side, Uuid, WAKE_AT, seal, slot_pages},
     lease::Leases,
     os,
+    record::{RECORD_LEN, Record, SLOT_LEN},
+    ring::MAX_ID,
 };
 
 /// Bytes that may wait for the sake of one question in a turn of the ring; more of them ask sooner.
@@ -107,4 +111,32 @@ impl Engine {
         self.reclaim(state, side);
         true
     }
+}
+
+/// What a place holds that a reader leases and whose seal is broken, when a directory is opened: the
+/// rest of the record is as it was when the reader believed it. `None` if it is nothing that anybody
+/// can have believed.
+pub(crate) fn found_leased(
+    files: &[MappedFile; 2],
+    ring: u32,
+    number: u16,
+    file_ids: [Uuid; 2],
+) -> Option<(Record, Place)> {
+    let slots = slot_pages(ring) as u16;
+    let (side, index) = (usize::from(number / slots), number % slots);
+    let mut bytes: [u8; RECORD_LEN] = files[side].read(SLOTS_AT + u64::from(index) * SLOT_LEN);
+    // As if it were sealed; the seal alone is gone.
+    seal(&mut bytes);
+    let record = Record::decode(&bytes).ok().flatten()?;
+    let fits = record.file_id == file_ids[side]
+        && (record.side, record.index) == (Side::BOTH[side], index)
+        && (1..MAX_ID).contains(&record.id);
+    let trust = Trust::Rejected("it has left the ring".into());
+    fits.then(|| (record, Place { trust, ..Place::found(&record, 0) }))
+}
+
+/// A snapshot that has left the ring, and stays for a reader's sake alone.
+pub(crate) fn tenant(place: Place) -> Place {
+    let leased_at = Some(clock::steady_millis());
+    Place { listed: false, durable: false, redirty: false, label: None, leased_at, ..place }
 }
