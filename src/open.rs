@@ -424,10 +424,14 @@ impl Engine {
     fn uncover(&self) {
         let state = self.lock();
         let (head, hint) = (self.ring.head(), self.files[0].word64(HINT_AT));
-        // The last one may have been killed before it came to that. Never back: a hint names an id
-        // that has been given out.
-        if head.id() > Word::from_bits(hint.load(Ordering::Relaxed)).id() {
-            hint.store(head.bits(), Ordering::Relaxed);
+        // The last caretaker may have been killed before it came to that. And where ids go on at the
+        // floor, the hint is what tells the next opening of this boot, should nothing be saved: so it
+        // names the last id that may have been given out, with or without a record, and never goes
+        // back.
+        let last = state.next_id - 1;
+        if last > Word::from_bits(hint.load(Ordering::Relaxed)).id() {
+            let word = if head.id() == last { head } else { Word::new(last, 0) };
+            hint.store(word.bits(), Ordering::Relaxed);
             // Release: as in `publish`.
             self.files[0].word(WAKE_AT).fetch_add(1, Ordering::Release);
         }
