@@ -86,8 +86,37 @@ impl Report {
 pub(crate) struct Sheet {
     count: AtomicU64,
     reports: [[AtomicU64; 4]; ROOM],
-    text_len: AtomicU64,
-    text: [AtomicU8; TEXT],
+    complaint: Text,
+    remark: Text,
+}
+
+/// Written once by the child, and then read by the parent.
+#[derive(Debug)]
+struct Text {
+    len: AtomicU64,
+    bytes: [AtomicU8; TEXT],
+}
+
+impl Text {
+    fn set(&self, text: &str) {
+        // Relaxed: only this process writes.
+        if self.len.load(Ordering::Relaxed) > 0 {
+            return;
+        }
+        for (byte, to) in text.bytes().zip(&self.bytes) {
+            to.store(byte, Ordering::Relaxed);
+        }
+        // Release: met by the Acquire in `get`.
+        self.len.store(text.len().min(TEXT) as u64, Ordering::Release);
+    }
+
+    fn get(&self) -> Option<String> {
+        // Acquire: meets the Release in `set`.
+        let len = self.len.load(Ordering::Acquire) as usize;
+        let bytes = self.bytes.iter().take(len).map(|b| b.load(Ordering::Relaxed));
+        let bytes: Vec<u8> = bytes.collect();
+        (len > 0).then(|| String::from_utf8_lossy(&bytes).into_owned())
+    }
 }
 
 // SAFETY: atomics alone, for which zero is a value.
@@ -106,7 +135,8 @@ impl Board {
     pub(crate) fn wipe(&self) {
         // Relaxed: no child is alive.
         self.0.count.store(0, Ordering::Relaxed);
-        self.0.text_len.store(0, Ordering::Relaxed);
+        self.0.complaint.len.store(0, Ordering::Relaxed);
+        self.0.remark.len.store(0, Ordering::Relaxed);
     }
 
     /// Reports; `false` when the board is full.
@@ -122,25 +152,22 @@ impl Board {
         true
     }
 
-    /// The first complaint stands.
+    /// What went wrong; the first complaint stands.
     pub(crate) fn complain(&self, text: &str) {
-        // Relaxed: only this process writes.
-        if self.0.text_len.load(Ordering::Relaxed) > 0 {
-            return;
-        }
-        for (byte, to) in text.bytes().zip(&self.0.text) {
-            to.store(byte, Ordering::Relaxed);
-        }
-        // Release: met by the Acquire in `complaint`.
-        self.0.text_len.store(text.len().min(TEXT) as u64, Ordering::Release);
+        self.0.complaint.set(text);
     }
 
     pub(crate) fn complaint(&self) -> Option<String> {
-        // Acquire: meets the Release in `complain`.
-        let len = self.0.text_len.load(Ordering::Acquire) as usize;
-        let bytes: Vec<u8> =
-            self.0.text.iter().take(len).map(|b| b.load(Ordering::Relaxed)).collect();
-        (len > 0).then(|| String::from_utf8_lossy(&bytes).into_owned())
+        self.0.complaint.get()
+    }
+
+    /// What to tell with a failure; the first remark stands.
+    pub(crate) fn remark(&self, text: &str) {
+        self.0.remark.set(text);
+    }
+
+    pub(crate) fn remarked(&self) -> String {
+        self.0.remark.get().unwrap_or_default()
     }
 
     pub(crate) fn len(&self) -> usize {

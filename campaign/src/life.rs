@@ -32,7 +32,15 @@ pub(crate) struct Plan {
 pub(crate) fn open(dir: &Path, options: &Options) -> Result<Caretaker<World>, String> {
     // SAFETY: each directory is opened by one child at a time, and changed by nobody while one has
     // it open.
-    unsafe { options.open(dir) }.map_err(|error| format!("open: {error}"))
+    unsafe { options.open(dir) }.map_err(|error| format!("open: {}", in_full(&error)))
+}
+
+/// An error and what caused it.
+pub(crate) fn in_full(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {}", in_full(source)),
+        None => error.to_string(),
+    }
 }
 
 /// The files of a life: small, and growing.
@@ -58,13 +66,18 @@ pub(crate) fn open_and_tell(
     options: &Options,
 ) -> Result<Caretaker<World>, String> {
     let caretaker = open(dir, options)?;
+    let mut remark = caretaker.recovery().to_string();
     for found in look(&caretaker)? {
+        if let Some(refusal) = &found.refusal {
+            remark += &format!("; {}: {refusal}", found.id);
+        }
         board.say(Report::Found {
             id: found.id,
             tick: found.tick.unwrap_or(0),
             label: found.label,
         });
     }
+    board.remark(&remark);
     let recovery = caretaker.recovery();
     board.say(Report::Opened {
         durable: caretaker.durable().map_or(0, SnapshotId::get),

@@ -5,6 +5,7 @@ mod campaigns;
 mod dice;
 mod life;
 mod machine;
+mod mount;
 mod oracle;
 mod process;
 mod run;

@@ -96,7 +96,8 @@ impl Oracle {
     fn hear_one(&mut self, report: Report, cause: Cause) -> Result<(), String> {
         match report {
             Report::Found { id, tick, label } => {
-                self.found.push(Found { id, tick: (tick > 0).then_some(tick), label });
+                let tick = (tick > 0).then_some(tick);
+                self.found.push(Found { id, tick, refusal: None, label });
             }
             Report::Opened { durable, rejected, aside } => {
                 let found = std::mem::take(&mut self.found);
@@ -116,17 +117,15 @@ impl Oracle {
                 self.push(id, tick);
                 self.doing = None;
             }
-            Report::Done => {
-                match self.doing.take() {
-                    Some(Report::Keeping { id, label }) => self.set_label(id, label),
-                    Some(Report::Releasing { label }) => {
-                        self.listed.iter_mut().filter(|k| k.label == label).for_each(|known| {
-                            (known.label, known.label_durable) = (0, false);
-                        });
-                    }
-                    _ => {}
+            Report::Done => match self.doing.take() {
+                Some(Report::Keeping { id, label }) => self.set_label(id, label),
+                Some(Report::Releasing { label }) => {
+                    self.listed.iter_mut().filter(|k| k.label == label).for_each(|known| {
+                        (known.label, known.label_durable) = (0, false);
+                    });
                 }
-            }
+                _ => {}
+            },
             Report::Refused => self.doing = None,
             Report::Flushed { durable } => {
                 self.listed.iter_mut().for_each(|known| known.label_durable = known.label > 0);
@@ -166,7 +165,9 @@ impl Oracle {
         self.worlds.insert(id, tick);
         self.listed.insert(0, Known { id, tick, label: 0, label_durable: false });
         while self.listed.len() > self.ring {
-            let Some(oldest) = self.listed.iter().rposition(|known| known.label == 0) else { return };
+            let Some(oldest) = self.listed.iter().rposition(|known| known.label == 0) else {
+                return;
+            };
             self.listed.remove(oldest);
         }
     }
@@ -218,9 +219,7 @@ impl Oracle {
             return Err(format!("{rejected} slots were rejected, {aside} files set aside"));
         }
         let there: Vec<u64> = found.iter().map(|f| f.id).collect();
-        if self.crowded && self.in_the_making().is_some() {
-            self.evict_unheard(&there);
-        }
+        self.evict_unheard(&there);
         self.take_unreported(found)?;
         let wanted: Vec<u64> = self.listed.iter().map(|known| known.id).collect();
         if there != wanted {
@@ -250,6 +249,9 @@ impl Oracle {
 
     /// A save may evict a few to have a place, and die before it tells.
     fn evict_unheard(&mut self, there: &[u64]) {
+        if !self.crowded || self.in_the_making().is_none() {
+            return;
+        }
         let evictable = |(at, known): (usize, &Known)| {
             (at >= 2 && known.label == 0 && !there.contains(&known.id)).then_some(known.id)
         };
@@ -278,6 +280,8 @@ impl Oracle {
     /// Every listed snapshot that was called durable is there, whole; anything else that is there
     /// was published before, or was in the making.
     fn after_power_cut(&mut self, found: &[Found]) -> Result<(), String> {
+        let there: Vec<u64> = found.iter().map(|f| f.id).collect();
+        self.evict_unheard(&there);
         let evictable = self.listed.iter().rev().find(|known| known.label == 0).map(|k| k.id);
         let full = self.listed.len() >= self.ring;
         for known in &self.listed {
@@ -287,17 +291,16 @@ impl Oracle {
             if known.id > self.durable || leaving || aged {
                 continue;
             }
-            let there = found.iter().find(|f| f.id == known.id);
-            let Some(there) = there else {
-                let ids: Vec<u64> = found.iter().map(|f| f.id).collect();
+            let one = found.iter().find(|f| f.id == known.id);
+            let Some(one) = one else {
                 return Err(format!(
-                    "{} was durable (up to {}) and is gone; found are {ids:?}, known were {:?}, \
+                    "{} was durable (up to {}) and is gone; found are {there:?}, known were {:?}, \
                      the last to do was {:?}",
                     known.id, self.durable, self.listed, self.doing
                 ));
             };
-            if there.tick != Some(known.tick) {
-                let (id, is, was) = (known.id, there.tick, known.tick);
+            if one.tick != Some(known.tick) {
+                let (id, is, was) = (known.id, one.tick, known.tick);
                 return Err(format!("{id} was durable, and holds world {is:?}, not {was}"));
             }
         }
@@ -317,13 +320,11 @@ impl Oracle {
     /// What was found is what is there now.
     fn adopt(&mut self, found: &[Found]) {
         self.highest = self.highest.max(found.first().map_or(0, |f| f.id));
-        let known = |f: &Found| Known {
-            id: f.id,
-            tick: f.tick.or_else(|| self.worlds.get(&f.id).copied()).unwrap_or(0),
-            label: f.label,
-            label_durable: false,
+        // What was refused is listed no more.
+        let known = |f: &Found| {
+            Some(Known { id: f.id, tick: f.tick?, label: f.label, label_durable: false })
         };
-        self.listed = found.iter().map(known).collect();
+        self.listed = found.iter().filter_map(known).collect();
         for known in &self.listed {
             self.worlds.insert(known.id, known.tick);
         }

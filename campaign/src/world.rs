@@ -61,11 +61,13 @@ pub(crate) fn number_of(memento: &Memento<World>) -> Result<u64, String> {
 }
 
 /// One listed snapshot, as it was found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Found {
     pub(crate) id: u64,
-    /// Its world; `None` where the engine refused it with a reason.
+    /// Its world; `None` where the engine refused it.
     pub(crate) tick: Option<u64>,
+    /// The reason that it gave.
+    pub(crate) refusal: Option<String>,
     /// The number in its label `label N`; 0 without one.
     pub(crate) label: u64,
 }
@@ -79,12 +81,12 @@ pub(crate) fn label(n: u64) -> String {
 pub(crate) fn look(caretaker: &Caretaker<World>) -> Result<Vec<Found>, String> {
     let mut found = Vec::new();
     for entry in caretaker.history() {
-        let tick = match caretaker.try_memento(entry.id()) {
-            Ok(memento) => Some(number_of(&memento)?),
-            Err(_) => None,
+        let (tick, refusal) = match caretaker.try_memento(entry.id()) {
+            Ok(memento) => (Some(number_of(&memento)?), None),
+            Err(error) => (None, Some(error.to_string())),
         };
         let label = entry.label().and_then(|l| l.strip_prefix("label ")?.parse().ok());
-        found.push(Found { id: entry.id().get(), tick, label: label.unwrap_or(0) });
+        found.push(Found { id: entry.id().get(), tick, refusal, label: label.unwrap_or(0) });
     }
     Ok(found)
 }

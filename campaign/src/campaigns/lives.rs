@@ -75,7 +75,11 @@ fn run(run: &mut Run) -> Result<(), String> {
         seat.lives += 1;
         if let Err(error) = live(run, seat, &mut dice) {
             let (life, dir) = (run.so_far(), seat.dir.display());
-            run.fail(format!("life {life} in {dir} (its number {}): {error}", seat.lives));
+            run.fail(format!(
+                "life {life} in {dir} (its number {}): {error}; {}",
+                seat.lives,
+                seat.board.remarked()
+            ));
             // What is wrong once is wrong in every life after.
             seat.until = 0;
         }

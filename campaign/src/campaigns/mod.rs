@@ -3,6 +3,7 @@
 use crate::run::Run;
 
 mod lives;
+mod power;
 
 /// A campaign: what it claims, how often it tries, and how.
 #[derive(Debug)]
@@ -21,4 +22,4 @@ pub(crate) struct Campaign {
     pub(crate) run: fn(&mut Run) -> Result<(), String>,
 }
 
-pub(crate) static ALL: &[&Campaign] = &[&lives::CAMPAIGN];
+pub(crate) static ALL: &[&Campaign] = &[&lives::CAMPAIGN, &power::CAMPAIGN];
