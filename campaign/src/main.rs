@@ -5,10 +5,12 @@ mod campaigns;
 mod dice;
 mod life;
 mod machine;
+mod mirror;
 mod mount;
 mod oracle;
 mod process;
 mod run;
+mod trace;
 mod world;
 
 use std::{

@@ -28,7 +28,7 @@ pub(crate) enum Cause {
 }
 
 /// One directory's history.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Oracle {
     ring: usize,
     /// Newest first.
