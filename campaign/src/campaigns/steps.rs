@@ -105,7 +105,7 @@ fn run(run: &mut Run) -> Result<(), String> {
     let mut base = Base { image: Image::new(), oracle: Oracle::new(RING) };
     let boards = [Board::new(), Board::new()];
     let phase: Shared<Phase> = Shared::new();
-    let mut made = 0;
+    let mut made = 0_usize;
     // The shortest run has each of them.
     while !run.is_done() || !made.is_multiple_of(CYCLE.len()) {
         let operation = CYCLE[made % CYCLE.len()];
