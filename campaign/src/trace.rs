@@ -65,27 +65,21 @@ impl Traced {
     pub(crate) fn run_to_pause(&mut self) -> Result<(), String> {
         request(libc::PTRACE_CONT, self.main, 0)?;
         loop {
-            let Some((thread, status)) = wait_for(-1, libc::__WALL) else {
+            let Some((_, status)) = wait_for(self.main, libc::__WALL) else {
                 return Err("nobody to wait for".to_owned());
             };
             if !libc::WIFSTOPPED(status) {
-                if thread == self.main {
-                    return Err(format!("the child ended with status {status:#x}"));
+                return Err(format!("the child ended with status {status:#x}"));
+            }
+            match (libc::WSTOPSIG(status), status >> 16) {
+                (libc::SIGSTOP, 0) => break,
+                (_, libc::PTRACE_EVENT_CLONE) => {
+                    self.take_in_new()?;
+                    let new = self.others.last().copied();
+                    new.map_or(Ok(()), |thread| request(libc::PTRACE_CONT, thread, 0))?;
+                    request(libc::PTRACE_CONT, self.main, 0)?;
                 }
-                self.others.retain(|other| *other != thread);
-            } else if thread == self.main {
-                let signal = libc::WSTOPSIG(status);
-                match (signal, status >> 16) {
-                    (libc::SIGSTOP, 0) => break,
-                    // A new thread, which stops by itself and is told of by itself.
-                    (_, 1..) => request(libc::PTRACE_CONT, self.main, 0)?,
-                    (signal, _) => request(libc::PTRACE_CONT, self.main, signal as usize)?,
-                }
-            } else {
-                if !self.others.contains(&thread) {
-                    self.others.push(thread);
-                }
-                request(libc::PTRACE_CONT, thread, 0)?;
+                (signal, _) => request(libc::PTRACE_CONT, self.main, signal as usize)?,
             }
         }
         for thread in self.others.clone() {
