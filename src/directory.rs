@@ -12,13 +12,15 @@ use std::{
 
 use crate::{
     error::OpenError,
-    header::{FLOOR_LEN, Floor},
+    header::{FLOOR_LEN, Floor, Uuid},
+    lease::Leases,
     options::Options,
     os::{self, FileSystem},
+    storage::{RawFile, Storage, SystemFile},
 };
 
 const LOCK_NAME: &str = "writer.lock";
-const LEASES_NAME: &str = "leases.lock";
+pub(crate) const LEASES_NAME: &str = "leases.lock";
 /// Where in the lock file the third copy of the id floor lies.
 const LOCK_FLOOR_AT: u64 = 512;
 
@@ -64,57 +66,7 @@ impl Directory {
         }
         let locked = Directory { path: path.to_owned(), dir, lock, file_system };
         locked.sign().map_err(io_error(&lock_path, "write"))?;
-        open_or_create(path, &locked.dir, LEASES_NAME)?;
         Ok(locked)
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Whether reserving space here takes memory.
-    pub(crate) fn in_memory(&self) -> bool {
-        self.file_system == FileSystem::Memory
-    }
-
-    /// Opens one of our files, if it is there and can be trusted.
-    pub(crate) fn file(&self, name: &str) -> Result<Option<File>, OpenError> {
-        open_trusted(&self.path, &self.dir, name)
-    }
-
-    /// Makes one of our files, which is not there, under another name until it is
-    /// [put in place](Self::put_in_place): a file cut off in the making is not taken for a damaged
-    /// one.
-    pub(crate) fn create(&self, name: &str) -> Result<File, OpenError> {
-        let new = format!("{name}.new");
-        match os::remove_in(&self.dir, &new) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                return Err(io_error(&self.path.join(new), "remove what an earlier opening left")(
-                    e,
-                ));
-            }
-            _ => {}
-        }
-        os::create_in(&self.dir, &new).map_err(io_error(&self.path.join(new), "create"))
-    }
-
-    /// Gives a file that has been made its name.
-    pub(crate) fn put_in_place(&self, name: &str) -> Result<(), OpenError> {
-        os::rename_in(&self.dir, &format!("{name}.new"), name)
-            .map_err(io_error(&self.path.join(name), "put the new file in place"))
-    }
-
-    /// Gives a damaged file another name, over the one set aside before it.
-    pub(crate) fn set_aside(&self, name: &str) -> Result<PathBuf, OpenError> {
-        let aside = format!("{name}.damaged");
-        os::rename_in(&self.dir, name, &aside)
-            .map_err(io_error(&self.path.join(name), "set the damaged file aside"))?;
-        Ok(self.path.join(aside))
-    }
-
-    /// Returns when the files' names are on the disk.
-    pub(crate) fn sync(&self) -> io::Result<()> {
-        self.dir.sync_all()
     }
 
     /// Says in the lock file who has it, for the error of the next one.
@@ -124,15 +76,71 @@ impl Directory {
         text[..name.len()].copy_from_slice(name.as_bytes());
         self.lock.write_all_at(&text, 0)
     }
+}
 
-    /// The copy of the id floor that outlives both files.
-    pub(crate) fn floor(&self) -> Option<Floor> {
+impl Storage for Directory {
+    fn leases(&self) -> Result<Option<Leases>, OpenError> {
+        open_or_create(&self.path, &self.dir, LEASES_NAME).map(Leases::of).map(Some)
+    }
+
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn in_memory(&self) -> bool {
+        self.file_system == FileSystem::Memory
+    }
+
+    fn boot(&self) -> Uuid {
+        Uuid(os::boot_id())
+    }
+
+    fn random_id(&self) -> io::Result<Uuid> {
+        os::random_id().map(Uuid)
+    }
+
+    fn file(&self, name: &str) -> Result<Option<Box<dyn RawFile>>, OpenError> {
+        let file = open_trusted(&self.path, &self.dir, name)?;
+        Ok(file.map(|file| Box::new(SystemFile(file)) as Box<dyn RawFile>))
+    }
+
+    fn create(&self, name: &str) -> Result<Box<dyn RawFile>, OpenError> {
+        let new = format!("{name}.new");
+        match os::remove_in(&self.dir, &new) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                return Err(io_error(&self.path.join(new), "remove what an earlier opening left")(
+                    e,
+                ));
+            }
+            _ => {}
+        }
+        let file = os::create_in(&self.dir, &new);
+        Ok(Box::new(SystemFile(file.map_err(io_error(&self.path.join(new), "create"))?)))
+    }
+
+    fn put_in_place(&self, name: &str) -> Result<(), OpenError> {
+        os::rename_in(&self.dir, &format!("{name}.new"), name)
+            .map_err(io_error(&self.path.join(name), "put the new file in place"))
+    }
+
+    fn set_aside(&self, name: &str) -> Result<PathBuf, OpenError> {
+        let aside = format!("{name}.damaged");
+        os::rename_in(&self.dir, name, &aside)
+            .map_err(io_error(&self.path.join(name), "set the damaged file aside"))?;
+        Ok(self.path.join(aside))
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.dir.sync_all()
+    }
+
+    fn floor(&self) -> Option<Floor> {
         let mut bytes = [0; FLOOR_LEN];
         self.lock.read_exact_at(&mut bytes, LOCK_FLOOR_AT).ok()?;
         Floor::decode(&bytes)
     }
 
-    pub(crate) fn write_floor(&self, floor: &Floor) -> io::Result<()> {
+    fn write_floor(&self, floor: &Floor) -> io::Result<()> {
         self.lock.write_all_at(&floor.encode(), LOCK_FLOOR_AT)?;
         self.lock.sync_data()
     }
@@ -147,19 +155,32 @@ impl Drop for Directory {
     }
 }
 
+/// Makes the directory and what is missing above it; returns when the names of what it made are on
+/// the disk.
 fn make(path: &Path) -> Result<(), OpenError> {
+    let missing = |p: &&Path| !p.as_os_str().is_empty() && !p.exists();
+    let made: Vec<&Path> = path.ancestors().take_while(missing).collect();
     match DirBuilder::new().recursive(true).mode(0o700).create(path) {
-        Ok(()) => Ok(()),
+        Ok(()) => {}
         Err(e)
             if matches!(e.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory) =>
         {
-            Err(OpenError::NotADirectory { path: path.to_owned() })
+            return Err(OpenError::NotADirectory { path: path.to_owned() });
         }
-        Err(e) => Err(io_error(path, "make the directory")(e)),
+        Err(e) => return Err(io_error(path, "make the directory")(e)),
     }
+    // A name is in the directory above. The outermost first: nothing is on the disk without it.
+    for name in made.into_iter().rev() {
+        let above = name.parent().filter(|p| !p.as_os_str().is_empty());
+        let above = above.unwrap_or(Path::new("."));
+        os::open_dir(above)
+            .and_then(|dir| dir.sync_all())
+            .map_err(io_error(above, "sync the directory (which now holds a new one)"))?;
+    }
+    Ok(())
 }
 
-fn trust_directory(path: &Path, dir: &File) -> Result<(), OpenError> {
+pub(crate) fn trust_directory(path: &Path, dir: &File) -> Result<(), OpenError> {
     let meta = dir.metadata().map_err(io_error(path, "look at the directory"))?;
     let refuse = |reason: String| Err(OpenError::Untrusted { path: path.to_owned(), reason });
     if meta.uid() != os::effective_user() {
@@ -179,10 +200,20 @@ fn trust_directory(path: &Path, dir: &File) -> Result<(), OpenError> {
 }
 
 fn open_trusted(path: &Path, dir: &File, name: &str) -> Result<Option<File>, OpenError> {
+    open_trusted_by(os::open_in, path, dir, name)
+}
+
+/// Opens a file of ours in its directory, if it is there and nobody else can change it.
+pub(crate) fn open_trusted_by(
+    open: impl FnOnce(&File, &str) -> io::Result<File>,
+    path: &Path,
+    dir: &File,
+    name: &str,
+) -> Result<Option<File>, OpenError> {
     let full = path.join(name);
     let refuse =
         |reason: &str| Err(OpenError::Untrusted { path: full.clone(), reason: reason.to_owned() });
-    let file = match os::open_in(dir, name) {
+    let file = match open(dir, name) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) if e.raw_os_error() == Some(libc::ELOOP) => {
