@@ -67,6 +67,10 @@ pub(crate) fn open_and_tell(
 ) -> Result<Caretaker<World>, String> {
     let caretaker = open(dir, options)?;
     let mut remark = caretaker.recovery().to_string();
+    for name in ["snapshot_a.bin", "snapshot_b.bin"] {
+        let bytes = std::fs::metadata(dir.join(name)).map_or(0, |meta| meta.len());
+        remark += &format!("; {name} has {bytes} bytes");
+    }
     for found in look(&caretaker)? {
         if let Some(refusal) = &found.refusal {
             remark += &format!("; {}: {refusal}", found.id);
@@ -101,11 +105,12 @@ fn run(board: &Board, dir: &Path, plan: &Plan) -> Result<(), String> {
         }
         match dice.below(64) {
             0..8 => roll_back(board, &caretaker, &mut events, &mut dice, &mut live)?,
-            8..12 => keep(board, &caretaker, &mut dice)?,
+            8..12 => keep(board, &caretaker, &mut events, &mut dice)?,
             12..14 => {
                 let number = 1 + dice.below(5);
                 board.say(Report::Releasing { label: number });
                 caretaker.release(&label(number));
+                tell_evicted(board, &mut events);
                 board.say(Report::Done);
             }
             14 if dice.once_in(plan.flushes) => flush(board, &caretaker)?,
@@ -178,7 +183,12 @@ fn roll_back(
     Ok(())
 }
 
-fn keep(board: &Board, caretaker: &Caretaker<World>, dice: &mut Dice) -> Result<(), String> {
+fn keep(
+    board: &Board,
+    caretaker: &Caretaker<World>,
+    events: &mut Events,
+    dice: &mut Dice,
+) -> Result<(), String> {
     let history = caretaker.history();
     if history.is_empty() {
         return Ok(());
@@ -186,6 +196,7 @@ fn keep(board: &Board, caretaker: &Caretaker<World>, dice: &mut Dice) -> Result<
     let (id, number) = (dice.pick(&history).id(), 1 + dice.below(5));
     board.say(Report::Keeping { id: id.get(), label: number });
     caretaker.keep(id, &label(number)).map_err(|error| format!("keep {id}: {error}"))?;
+    tell_evicted(board, events);
     board.say(Report::Done);
     Ok(())
 }
