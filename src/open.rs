@@ -22,7 +22,7 @@ use crate::{
     mutants::Mutant,
     options::Options,
     os,
-    record::{LABEL_AT, LABEL_LEN, RECORD_LEN, SLOT_LEN},
+    record::{LABEL_AT, LABEL_LEN, RECORD_LEN, SLOT_LEN, encode_label},
     recover::{Ground, Survey, survey, tenants},
     ring::Word,
     schema::Layout,
@@ -339,6 +339,10 @@ pub(crate) fn finish(
     };
     if let Some((file, at)) = found.relisted.map(slot) {
         file.unseal(at + LABEL_AT, LABEL_LEN as u64);
+    }
+    if let Some((number, id)) = found.leaving {
+        let (file, at) = slot(number);
+        file.write_sealed(at + LABEL_AT, &encode_label(id, ""));
     }
     for (file, at) in found.surplus.iter().copied().map(slot) {
         file.unseal(at, RECORD_LEN as u64);

@@ -56,6 +56,8 @@ pub(crate) struct Survey {
     pub(crate) twins: Vec<(u16, u16, Place)>,
     /// Sealed places that nothing retains: their seals are to be broken.
     pub(crate) surplus: Vec<u16>,
+    /// The newest on the disk, which is not listed: the note that says so is yet to be written.
+    pub(crate) leaving: Option<(u16, u64)>,
     /// It had left the ring and is the newest again, power having been lost: its note is to go.
     pub(crate) relisted: Option<u16>,
     pub(crate) next_id: u64,
@@ -83,6 +85,7 @@ pub(crate) fn survey(ground: &Ground<'_>) -> Survey {
         snapshots: Vec::new(),
         twins: Vec::new(),
         surplus: Vec::new(),
+        leaving: None,
         relisted: None,
         next_id: 1,
         recovery: Recovery::default(),
@@ -274,12 +277,19 @@ impl Survey {
             self.relisted = Some(*number);
         }
         let steady = self.snapshots.iter().position(|(_, place)| place.durable);
-        for at in not_to_list(&self.snapshots, ground.ring as usize).into_iter().rev() {
+        // Where power was lost, some that had been evicted may be back, and nothing tells them from
+        // those that had not: all are listed until the next save lists a ring's worth.
+        let same_boot = ground.floors.iter().all(|floor| floor.boot == ground.boot);
+        let room = if same_boot { ground.ring as usize } else { usize::MAX };
+        for at in not_to_list(&self.snapshots, room).into_iter().rev() {
             let place = &mut self.snapshots[at].1;
             self.recovery.unverified.retain(|id| id.get() != place.id);
             self.recovery.other_layout.retain(|(id, _)| id.get() != place.id);
             if steady == Some(at) {
                 place.listed = false;
+                if !place.left {
+                    self.leaving = Some((self.snapshots[at].0, self.snapshots[at].1.id));
+                }
                 continue;
             }
             let (number, place) = self.snapshots.remove(at);
