@@ -49,6 +49,14 @@ pub fn kill<T: Snapshot>(caretaker: Caretaker<T>) {
     caretaker.vanish();
 }
 
+/// The listed snapshots' ids, newest first, and their sides: 0 for A, 1 for B.
+pub fn sides<T: Snapshot>(caretaker: &Caretaker<T>) -> Vec<(u64, usize)> {
+    let engine = caretaker.engine();
+    let state = engine.lock();
+    let side = |n: &u16| engine.side_of(usize::from(*n)).index();
+    state.listed.iter().map(|n| (state.places[usize::from(*n)].id, side(n))).collect()
+}
+
 /// Bytes of memory under a file's name.
 #[derive(Debug)]
 struct Plain(Arc<MmapRaw>);

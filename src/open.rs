@@ -320,6 +320,11 @@ fn finish(
     for (file, at) in found.surplus.into_iter().map(slot) {
         file.unseal(at, RECORD_LEN as u64);
     }
+    for (number, _) in found.snapshots.iter().filter(|(_, place)| place.label_dirty) {
+        // Its page may look clean though a sync of it has failed.
+        let (file, at) = slot(*number);
+        file.redirty(at, SLOT_LEN);
+    }
     let blocks = files.each_ref().map(|file| (file.len() - data_at(options.ring)) / BLOCK);
     let [mut a, mut b] = found.extents;
     a.grow(blocks[0]);

@@ -17,7 +17,7 @@ use crate::{
     mutants::Mutant,
     record::{
         DurableNote, Extent, LABEL_AT, LABEL_LEN, NOTE_AT, NOTE_LEN, RECORD_LEN, Record, SLOT_LEN,
-        decode_label, has_left, seal_of,
+        decode_label, has_left, is_label_of, seal_of,
     },
     ring::{MAX_ID, Word},
     schema::{Layout, first_difference},
@@ -50,11 +50,13 @@ pub(crate) struct Survey {
     pub(crate) schemas: [Option<Extent>; 2],
     /// Valid snapshots with their place numbers, newest first; one may be retained unlisted.
     pub(crate) snapshots: Vec<(u16, Place)>,
-    /// Sealed places that nothing retains: their seals are to be broken.
+    /// Sealed places that nothing retains, or that hold nothing whole: their seals are to be broken.
     pub(crate) surplus: Vec<u16>,
     /// It had left the ring and is the newest again, power having been lost: its note is to go.
     pub(crate) relisted: Option<u16>,
     pub(crate) next_id: u64,
+    /// The newest was written before this boot.
+    after_boot: bool,
     pub(crate) recovery: Recovery,
 }
 
@@ -80,6 +82,7 @@ pub(crate) fn survey(ground: &Ground<'_>) -> Survey {
         surplus: Vec::new(),
         relisted: None,
         next_id: 1,
+        after_boot: false,
         recovery: Recovery::default(),
     };
     // Ids that may have been given out, as far as what names them can be believed.
@@ -136,6 +139,14 @@ impl Survey {
         let id = SnapshotId::new(slot.record.id);
         if let Err(reason) = passed {
             release(extents, &slot);
+            // Its seal goes, lest a later opening, which need not check it, lists it in the place of
+            // another. But where the text of another layout is what is wrong, programs of that
+            // layout may still be able to read it.
+            let foreign = slot.record.layout != ground.layout.fingerprint;
+            let in_place = foreign && slot.place.schema_run.is_some();
+            if !in_place || layout_text(file, slot.record.schema).is_ok() {
+                self.surplus.push(slot.number);
+            }
             let (side, place) = (slot.side, slot.record.index);
             self.recovery.rejected.push(RejectedSlot { side, place, id: Some(id), reason });
             return;
@@ -161,6 +172,9 @@ impl Survey {
             *schema = Some(slot.record.schema);
             slot.place.schema_run = None;
         }
+        if self.snapshots.is_empty() {
+            self.after_boot = slot.record.boot != ground.boot;
+        }
         self.snapshots.push((slot.number, slot.place));
     }
 
@@ -184,16 +198,17 @@ impl Survey {
         let next_id = if self.recovery.clean {
             clean.max(highest + 1)
         } else if same_boot {
-            // Every id that was given out still has its record, in the page cache at least: the
-            // newest is always retained.
-            highest + 1
+            // Every id that was given out since the floor was written still has its record, in the
+            // page cache at least: the newest is always retained. Those before it were lower than
+            // what it was raised from: the power may have gone and taken their records.
+            (highest + 1).max(floor.saturating_sub(FLOOR_STEP))
         } else {
             floor.max(highest + 1)
         };
         next_id.clamp(1, MAX_ID)
     }
 
-    /// Lists what the ring has room for. What is unlisted at once is not worth listing: the ring is
+    /// Lists what the ring has room for. After a kill, what is unlisted at once is not worth listing: the ring is
     /// full of newer ones. But the newest on the disk stays, unlisted (P4).
     fn choose_listed(&mut self, ground: &Ground<'_>) {
         // One that had left the ring is the newest again where power was lost: then it is listed.
@@ -204,7 +219,10 @@ impl Survey {
             self.relisted = Some(*number);
         }
         let steady = self.snapshots.iter().position(|(_, place)| place.durable);
-        for at in not_to_list(&self.snapshots, ground.ring as usize).into_iter().rev() {
+        // Where power was lost, some that had left may be back, and in whose place they would be
+        // cannot be told: all are listed, until the next snapshot is (P4).
+        let ring = if self.after_boot { usize::MAX } else { ground.ring as usize };
+        for at in not_to_list(&self.snapshots, ring).into_iter().rev() {
             let place = &mut self.snapshots[at].1;
             self.recovery.unverified.retain(|id| id.get() != place.id);
             self.recovery.other_layout.retain(|(id, _)| id.get() != place.id);
@@ -282,6 +300,8 @@ fn read_slot(
         redirty: !durable,
         label: decode_label(&label, record.id).map(Into::into),
         left: has_left(&label, record.id),
+        // A note, or what is left of one, that may not have reached the disk.
+        label_dirty: record.boot == ground.boot && is_label_of(&label, record.id),
         trust: Trust::Unverified,
         state: Use::Sealed,
         listed: true,

@@ -83,6 +83,14 @@ pub enum Call {
     Store,
 }
 
+impl Call {
+    /// Whether it is to bring something to the disk.
+    fn is_sync(self) -> bool {
+        use Call::{Sync, SyncAll, SyncFloor, SyncHeader, SyncNames};
+        matches!(self, Sync | SyncHeader | SyncAll | SyncNames | SyncFloor)
+    }
+}
+
 /// Makes calls fail.
 #[derive(Debug, Clone, Copy)]
 pub struct Fault {
@@ -122,6 +130,7 @@ struct Inner {
     random: Random,
     faults: Vec<Fault>,
     failed: u64,
+    failed_syncs: u64,
     capacity: u64,
     locked: bool,
     steps: u64,
@@ -154,6 +163,7 @@ impl Disk {
             random: Random::new(seed ^ 0x5157),
             faults: Vec::new(),
             failed: 0,
+            failed_syncs: 0,
             capacity: u64::MAX,
             locked: false,
             steps: 0,
@@ -172,6 +182,11 @@ impl Disk {
         self.inner.lock().failed
     }
 
+    /// Syncs that failed so far.
+    pub fn failed_syncs(&self) -> u64 {
+        self.inner.lock().failed_syncs
+    }
+
     /// What is done at every call and after every store from now on: the process may be killed
     /// there, the disk may write out, another thread may come by. The deed's own calls pass it.
     pub fn at_each_step(&self, deed: Option<Box<dyn FnMut(Call) + Send>>) {
@@ -186,6 +201,17 @@ impl Disk {
     /// The most bytes that all files may have together.
     pub fn set_capacity(&self, bytes: u64) {
         self.inner.lock().capacity = bytes;
+    }
+
+    /// Whether there is such a limit.
+    pub fn is_limited(&self) -> bool {
+        self.inner.lock().capacity < u64::MAX
+    }
+
+    /// Bytes of a file; none where there is no such file.
+    pub fn len(&self, name: &str) -> u64 {
+        let inner = self.inner.lock();
+        inner.names.get(name).map_or(0, |file| inner.files[*file].len)
     }
 
     /// The system writes some dirty pages out, whole, in any order: each with a chance of one in
@@ -277,6 +303,13 @@ impl Disk {
         }
     }
 
+    /// A file is lost, name and all.
+    pub fn lose(&self, name: &str) {
+        let mut inner = self.inner.lock();
+        inner.names.remove(name);
+        inner.disk_names = vec![inner.names.clone()];
+    }
+
     fn with(&self, inner: Inner) -> Disk {
         Disk { inner: Arc::new(Mutex::new(inner)), path: self.path.clone() }
     }
@@ -307,12 +340,13 @@ impl Disk {
             inner.faults.remove(at);
         }
         inner.failed += 1;
+        inner.failed_syncs += u64::from(call.is_sync());
         Err(io::Error::from_raw_os_error(errno))
     }
 }
 
 impl Inner {
-    /// The same disk without its memory, its deeds and its faults.
+    /// The same disk without its memory, its deeds, its faults and its limit.
     fn copy(&self) -> Inner {
         Inner {
             files: self.files.iter().map(File::copy).collect(),
@@ -324,7 +358,8 @@ impl Inner {
             random: self.random.clone(),
             faults: Vec::new(),
             failed: 0,
-            capacity: self.capacity,
+            failed_syncs: 0,
+            capacity: u64::MAX,
             locked: false,
             steps: 0,
             hook: None,

@@ -7,8 +7,10 @@ mod life;
 mod machine;
 mod mount;
 mod oracle;
+mod parallel;
 mod process;
 mod run;
+mod simulator;
 mod world;
 
 use std::{

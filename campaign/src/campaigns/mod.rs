@@ -4,6 +4,7 @@ use crate::run::Run;
 
 mod lives;
 mod power;
+mod simulate;
 
 /// A campaign: what it claims, how often it tries, and how.
 #[derive(Debug)]
@@ -22,4 +23,4 @@ pub(crate) struct Campaign {
     pub(crate) run: fn(&mut Run) -> Result<(), String>,
 }
 
-pub(crate) static ALL: &[&Campaign] = &[&lives::CAMPAIGN, &power::CAMPAIGN];
+pub(crate) static ALL: &[&Campaign] = &[&lives::CAMPAIGN, &power::CAMPAIGN, &simulate::CAMPAIGN];
