@@ -316,6 +316,8 @@ fn finish(
     };
     if let Some((file, at)) = found.relisted.map(slot) {
         file.unseal(at + LABEL_AT, LABEL_LEN as u64);
+        // On the disk, before a newer one can be there.
+        file.sync(at, SLOT_LEN).map_err(io_error(file.path(), "sync"))?;
     }
     for (file, at) in found.surplus.into_iter().map(slot) {
         file.unseal(at, RECORD_LEN as u64);

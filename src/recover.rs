@@ -301,7 +301,7 @@ fn read_slot(
         label: decode_label(&label, record.id).map(Into::into),
         left: has_left(&label, record.id),
         // A note, or what is left of one, that may not have reached the disk.
-        label_dirty: record.boot == ground.boot && is_label_of(&label, record.id),
+        label_dirty: is_label_of(&label, record.id),
         trust: Trust::Unverified,
         state: Use::Sealed,
         listed: true,
@@ -417,12 +417,12 @@ fn layout_text(file: &MappedFile, schema: Extent) -> Result<String, String> {
 }
 
 /// Which of the snapshots (newest first) are not to be listed: those that had left the ring, and
-/// of the others the oldest unlabelled, as far as they are more than a ring holds.
+/// of the others the oldest unlabelled but for the newest, as far as they are more than a ring holds.
 fn not_to_list(snapshots: &[(u16, Place)], ring: usize) -> Vec<usize> {
     let left = |i: &usize| snapshots[*i].1.left;
     let mut picked: Vec<usize> = (0..snapshots.len()).filter(left).collect();
     let excess = (snapshots.len() - picked.len()).saturating_sub(ring);
-    let oldest_first = (0..snapshots.len()).rev().filter(|i| !left(i));
+    let oldest_first = (1..snapshots.len()).rev().filter(|i| !left(i));
     picked.extend(oldest_first.filter(|i| snapshots[*i].1.label.is_none()).take(excess));
     picked.sort_unstable();
     picked

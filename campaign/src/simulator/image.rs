@@ -44,10 +44,13 @@ impl<'a, T: Originator> Image<'a, T> {
         if let Some((next, cut)) = next {
             self.deep += 1;
             let mut ledger = ledger.clone();
+            ledger.deep = true;
             if cut {
                 ledger.after = After::Cut;
             }
-            return self.verify(&next, &ledger, levels - 1);
+            return self
+                .verify(&next, &ledger, levels - 1)
+                .map_err(|wrong| format!("{wrong}; crashed in recovery, by a cut: {cut}"));
         }
         self.open(disk, ledger)
     }

@@ -70,6 +70,9 @@ pub(crate) struct Ledger {
     pub(crate) leaving: Vec<Known>,
     pub(crate) moving: Option<Moving>,
     pub(crate) after: After,
+    /// A recovery has been crashed: what it found sealed in the making, it may have taken for
+    /// published.
+    pub(crate) deep: bool,
     /// Slot pages that did not pass at the last opening: side and place.
     rejected: Vec<(usize, u16)>,
 }
@@ -117,6 +120,7 @@ impl Ledger {
             leaving: Vec::new(),
             moving: None,
             after: After::Kill,
+            deep: false,
             rejected: Vec::new(),
         }
     }
@@ -318,7 +322,8 @@ impl Ledger {
 
     /// Where what was in the making is found, it has been published: then the oldest go for it.
     fn goes(&self, found: &[Found]) -> Vec<u64> {
-        let new = found.iter().filter(|one| one.id > self.highest).count();
+        let found = found.iter().filter(|one| one.id > self.highest).count();
+        let new = found.max(usize::from(self.deep && !self.making.is_empty()));
         let excess = (self.listed.len() + new).saturating_sub(self.ring);
         let unlabelled = self.listed.iter().rev().filter(|known| known.label.is_none());
         unlabelled.map(|known| known.id).take(if new > 0 { excess } else { 0 }).collect()
@@ -326,7 +331,10 @@ impl Ledger {
 
     fn may_be(&self, known: &Known, label: Option<u8>) -> bool {
         let gets = |m: Moving| m.to == Some(known.id) && label == Some(m.label);
-        let loses = |m: Moving| known.label == Some(m.label) && label.is_none();
+        // The old label goes first where a snapshot gets another one.
+        let loses = |m: Moving| {
+            (known.label == Some(m.label) || m.to == Some(known.id)) && label.is_none()
+        };
         label == known.label || self.moving.is_some_and(|m| gets(m) || loses(m))
     }
 

@@ -56,6 +56,9 @@ pub(crate) enum Crash {
     Cut,
 }
 
+/// Bytes that the largest state takes at most, with some to spare.
+const MOST: u64 = 64 << 10;
+
 /// What a run has seen, for the figures.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Counts {
@@ -287,8 +290,8 @@ impl<T: Originator> Life<T> {
 
     /// Whether a file is as long as it may be, or may not grow.
     fn is_tight(&self) -> bool {
-        let full = |side| self.disk.len(file_name(side)) >= self.max_file_size;
-        self.disk.is_limited() || full(0) || full(1)
+        let full = |side| self.disk.len(file_name(side)) + MOST > self.max_file_size;
+        self.disk.is_limited() || self.disk.failed() > 0 || full(0) || full(1)
     }
 
     /// Other threads' saves come by: `most` at most.

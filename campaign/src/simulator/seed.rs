@@ -46,11 +46,12 @@ impl Setting {
         };
         // Header and slot pages, then the blocks of the data area.
         let (pages, blocks) = (1 + ring + 4, 8 + random.below(20));
-        let max = (pages + blocks) * campaign::PAGE as u64;
+        let roomy = if random.one_in(4) { 1 << 20 } else { 0 };
+        let max = (pages + blocks) * campaign::PAGE as u64 + roomy;
         let options = Options::new()
             .ring(ring as u32)
             .durability(durability)
-            .file_size(if random.one_in(2) { 0 } else { max / 2 })
+            .file_size(if random.one_in(2) { 0 } else { (max - roomy) / 2 })
             .max_file_size(max);
         Setting { options, ring: ring as usize, sync, max_file_size: max }
     }
