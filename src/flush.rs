@@ -161,8 +161,9 @@ fn floor_is_near(state: &State) -> bool {
     state.floor.saturating_sub(state.next_id) < FLOOR_STEP / 2
 }
 
+/// Whether a sync of the place is wanted, and can be believed.
 fn wants_flush(place: &Place) -> bool {
-    place.label_dirty || (!place.durable && !place.tainted)
+    !place.tainted && (place.label_dirty || !place.durable)
 }
 
 /// One round of the background's work, as far as it needs no waiting.

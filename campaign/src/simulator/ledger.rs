@@ -31,6 +31,8 @@ pub(crate) struct Found {
     /// The number of its state; `None` where the engine refused it.
     pub(crate) number: Option<u64>,
     pub(crate) label: Option<u8>,
+    /// Why the engine refused it.
+    pub(crate) refused: Option<String>,
 }
 
 /// What is on its way when a crash comes by.
@@ -99,11 +101,12 @@ pub(crate) fn number_of<T: Originator>(memento: &Memento<T>) -> Result<u64, Stri
 pub(crate) fn look<T: Originator>(caretaker: &Caretaker<T>) -> Result<Vec<Found>, String> {
     let mut found = Vec::new();
     for entry in caretaker.history() {
-        let number = match caretaker.try_memento(entry.id()) {
-            Ok(memento) => Some(number_of(&memento)?),
-            Err(_) => None,
+        let (number, refused) = match caretaker.try_memento(entry.id()) {
+            Ok(memento) => (Some(number_of(&memento)?), None),
+            Err(error) => (None, Some(error.to_string())),
         };
-        found.push(Found { id: entry.id().get(), number, label: label_number(entry.label()) });
+        let (id, label) = (entry.id().get(), label_number(entry.label()));
+        found.push(Found { id, number, label, refused });
     }
     Ok(found)
 }
@@ -129,6 +132,11 @@ impl Ledger {
         self.listed.iter().find(|known| known.id == id)
     }
 
+    /// The newest: what is published next may have it evicted before it is told itself.
+    fn newest(&self) -> Option<&Known> {
+        self.listed.iter().chain(&self.leaving).max_by_key(|known| known.id)
+    }
+
     fn number(&self, id: u64) -> Option<u64> {
         self.published.iter().rev().find(|(known, _)| *known == id).map(|(_, number)| *number)
     }
@@ -144,12 +152,11 @@ impl Ledger {
         match event {
             Event::Saved { id } => {
                 let number = self.making.pop().ok_or_else(|| format!("{id} was saved by nobody"))?;
-                let newest = self.listed.iter().chain(&self.leaving).max_by_key(|known| known.id);
-                let side = newest.map_or(0, |newest| 1_usize.checked_sub(newest.side).unwrap_or(UNKNOWN));
+                let side = self.newest().map_or(0, |newest| 1_usize.checked_sub(newest.side).unwrap_or(UNKNOWN));
                 self.publish(id.get(), number, side)
             }
             Event::RolledBack { id, from, to } => {
-                let head = self.listed.first().map(|newest| newest.id);
+                let head = self.newest().map(|newest| newest.id);
                 if from.map(SnapshotId::get) != head {
                     return Err(format!("P2: {id} left {from:?}, and the head was {head:?}"));
                 }
@@ -164,7 +171,8 @@ impl Ledger {
                 let at = self.listed.iter().position(|known| known.id == id.get());
                 let at = at.ok_or_else(|| format!("{id} was evicted, and was not listed"))?;
                 let known = self.listed.remove(at);
-                if at == 0 && self.making.is_empty() || known.label.is_some() {
+                let kept = known.label.filter(|label| self.moving.is_none_or(|m| m.label != *label));
+                if at == 0 && self.making.is_empty() || kept.is_some() {
                     return Err(format!("{id} was evicted, and is the newest or kept"));
                 }
                 self.leaving.push(known);
@@ -369,6 +377,7 @@ impl Ledger {
         self.making.clear();
         self.begin();
         self.after = After::Kill;
+        self.deep = false;
         self.agree(caretaker)
     }
 }

@@ -200,6 +200,7 @@ impl<T: Originator> Life<T> {
     /// fails or is full.
     pub(crate) fn open(&self) -> Result<bool, String> {
         let failed = self.disk.failed();
+        self.mind().ledger.deep = true;
         let opened = caught(|| campaign::open::<T>(&self.disk, &self.options))?;
         let caretaker = match opened {
             Some(Ok(caretaker)) => caretaker,
