@@ -456,6 +456,19 @@ impl File {
         (bytes, range)
     }
 
+    /// Whether a page of the cache is this.
+    fn holds(&self, page: usize, bytes: &[u8; PAGE]) -> bool {
+        let whole = (page + 1) * PAGE <= self.len as usize;
+        let Some(map) = self.map.as_ref().filter(|map| whole && map.len() >= (page + 1) * PAGE)
+        else {
+            return self.page(page).0 == *bytes;
+        };
+        let at = map.as_ptr().wrapping_add(page * PAGE);
+        // SAFETY: as many bytes are mapped from there, and nobody writes meanwhile: one thread, as
+        // above.
+        unsafe { std::slice::from_raw_parts(at, PAGE) == bytes }
+    }
+
     /// Makes the cache what another file's is.
     fn take_memory(&mut self, from: &File) {
         let Some(from) = &from.map else { return };
@@ -527,9 +540,8 @@ impl File {
     /// The dirty pages of these.
     fn dirty(&self, pages: std::ops::Range<usize>) -> Vec<usize> {
         let differs = |page: &usize| {
-            let (bytes, _) = self.page(*page);
             self.redirtied.get(*page).copied().unwrap_or(false)
-                || self.clean.get(*page).is_none_or(|clean| **clean != bytes)
+                || self.clean.get(*page).is_none_or(|clean| !self.holds(*page, clean))
         };
         (pages.start..pages.end.min(self.pages())).filter(differs).collect()
     }
