@@ -14,6 +14,7 @@ use crate::{
     header::{Floor, HINT_AT, SLOTS_AT, Side, Uuid, data_at, slot_pages},
     history::{Recovery, RejectedSlot},
     id::SnapshotId,
+    lease::Taken,
     mutants::Mutant,
     record::{
         DurableNote, Extent, LABEL_AT, LABEL_LEN, NOTE_AT, NOTE_LEN, RECORD_LEN, Record, SLOT_LEN,
@@ -26,7 +27,7 @@ use crate::{
 };
 
 /// The longest layout text that is read from a file.
-const MAX_SCHEMA: u64 = 16 << 20;
+pub(crate) const MAX_SCHEMA: u64 = 16 << 20;
 
 /// What is known before the first slot page is read.
 #[derive(Clone, Copy)]
@@ -50,6 +51,9 @@ pub(crate) struct Survey {
     pub(crate) schemas: [Option<Extent>; 2],
     /// Valid snapshots with their place numbers, newest first; one may be retained unlisted.
     pub(crate) snapshots: Vec<(u16, Place)>,
+    /// Second records of some of these, retained with them until one is known to be on the disk:
+    /// the place chosen, the other one and what it holds.
+    pub(crate) twins: Vec<(u16, u16, Place)>,
     /// Sealed places that nothing retains, or that hold nothing whole: their seals are to be broken.
     pub(crate) surplus: Vec<u16>,
     /// It had left the ring and is the newest again, power having been lost: its note is to go.
@@ -79,6 +83,7 @@ pub(crate) fn survey(ground: &Ground<'_>) -> Survey {
         }),
         schemas: [None, None],
         snapshots: Vec::new(),
+        twins: Vec::new(),
         surplus: Vec::new(),
         relisted: None,
         next_id: 1,
@@ -90,12 +95,18 @@ pub(crate) fn survey(ground: &Ground<'_>) -> Survey {
     let mut doubtful = vec![hint.map_or(0, |bits| Word::from_bits(bits).id())];
     let mut highest = 0;
     let slots = found.read_slots(ground, &mut doubtful);
-    for slot in slots {
-        highest = highest.max(slot.record.id);
-        found.admit(ground, slot);
+    highest = highest.max(slots.first().map_or(0, |slot| slot.record.id));
+    let mut slots = slots.into_iter().peekable();
+    while let Some(slot) = slots.next() {
+        let mut twins = vec![slot];
+        while let Some(twin) = slots.next_if(|next| twins[0].record.is_twin_of(&next.record)) {
+            twins.push(twin);
+        }
+        found.admit_one_of(ground, twins);
     }
     found.next_id = found.next_id(ground, highest, &doubtful);
     found.choose_listed(ground);
+    found.part_twins(ground);
     found
 }
 
@@ -122,21 +133,67 @@ impl Survey {
                 }
             }
         }
-        slots.sort_by_key(|slot| std::cmp::Reverse(slot.record.id));
+        // Of twins the one known to be on the disk first.
+        slots.sort_by_key(|slot| (std::cmp::Reverse(slot.record.id), !slot.place.durable));
         slots
     }
 
-    /// Takes a slot in, or rejects it; newer ones have been taken in.
-    fn admit(&mut self, ground: &Ground<'_>, mut slot: Slot) {
-        let Some(file) = ground.files[slot.side.index()] else { return };
-        let extents = &mut self.extents[slot.side.index()];
+    /// Takes in one of the records of a snapshot: the first that passes. The others, sealed while it
+    /// was relocated, go without a word; if none passes, all are rejected.
+    fn admit_one_of(&mut self, ground: &Ground<'_>, twins: Vec<Slot>) {
+        let several = twins.len() > 1;
+        let mut taken = None;
+        let mut refused = Vec::new();
+        for mut slot in twins {
+            if let Some(taken) = taken {
+                let extents = &mut self.extents[slot.side.index()];
+                if claim(extents, &mut slot, data_at(ground.ring)).is_err() {
+                    release(extents, &slot);
+                    self.surplus.push(slot.number);
+                } else {
+                    self.twins.push((taken, slot.number, slot.place));
+                }
+                continue;
+            }
+            let number = slot.number;
+            match self.admit(ground, slot, several) {
+                Ok(()) => taken = Some(number),
+                Err(rejected) => refused.push((number, rejected)),
+            }
+        }
+        match taken {
+            Some(_) => {
+                let refused = refused.into_iter().map(|(number, _)| number);
+                self.surplus.extend(refused);
+                self.surplus.sort_unstable();
+                self.surplus.dedup();
+            }
+            None => self.recovery.rejected.extend(refused.into_iter().map(|(_, slot)| slot)),
+        }
+    }
+
+    /// Takes a slot in, or says why not; newer ones have been taken in. `wholly`: its bytes are
+    /// checked, too, as the newest one's are anyway.
+    fn admit(
+        &mut self,
+        ground: &Ground<'_>,
+        mut slot: Slot,
+        wholly: bool,
+    ) -> Result<(), RejectedSlot> {
+        let (side, place) = (slot.side, slot.record.index);
+        let id = SnapshotId::new(slot.record.id);
+        let reject = |reason| Err(RejectedSlot { side, place, id: Some(id), reason });
+        let Some(file) = ground.files[side.index()] else {
+            return reject("its file is gone".to_owned());
+        };
+        let extents = &mut self.extents[side.index()];
+        let wholly = wholly || self.snapshots.is_empty();
         let passed = if self.snapshots.iter().any(|(_, p)| p.id == slot.record.id) {
             Err("another place holds the same id".to_owned())
         } else {
             claim(extents, &mut slot, data_at(ground.ring))
-                .and_then(|()| look(ground, file, &mut slot, self.snapshots.is_empty()))
+                .and_then(|()| look(ground, file, &mut slot, wholly))
         };
-        let id = SnapshotId::new(slot.record.id);
         if let Err(reason) = passed {
             release(extents, &slot);
             // Its seal goes, lest a later opening, which need not check it, lists it in the place of
@@ -147,9 +204,7 @@ impl Survey {
             if !in_place || layout_text(file, slot.record.schema).is_ok() {
                 self.surplus.push(slot.number);
             }
-            let (side, place) = (slot.side, slot.record.index);
-            self.recovery.rejected.push(RejectedSlot { side, place, id: Some(id), reason });
-            return;
+            return reject(reason);
         }
         match &slot.place.trust {
             Trust::Checked => {
@@ -176,6 +231,26 @@ impl Survey {
             self.after_boot = slot.record.boot != ground.boot;
         }
         self.snapshots.push((slot.number, slot.place));
+        Ok(())
+    }
+
+    /// Lets go of second records, but for those that may be the only ones on the disk (P4): where
+    /// nothing is known to be there.
+    fn part_twins(&mut self, ground: &Ground<'_>) {
+        let known = self.snapshots.iter().any(|(_, place)| place.durable);
+        for (taken, number, place) in std::mem::take(&mut self.twins) {
+            let listed = self.snapshots.iter().any(|(n, place)| *n == taken && place.listed);
+            if listed && !known {
+                self.twins.push((taken, number, place));
+                continue;
+            }
+            let extents = &mut self.extents[usize::from(number) / slot_pages(ground.ring) as usize];
+            extents.release(place.run);
+            if let Some(run) = place.schema_run {
+                extents.release(run);
+            }
+            self.surplus.push(number);
+        }
     }
 
     /// Where ids go on; `highest` is the highest in a record that could be read.
@@ -241,6 +316,54 @@ impl Survey {
     }
 }
 
+/// What readers of the caretaker before still lease, of places whose seals are broken: it stays as it
+/// is, listed nowhere (L2). Claims its extents in `extents`.
+pub(crate) fn tenants(
+    ground: &Ground<'_>,
+    taken: &Taken,
+    snapshots: &[(u16, Place)],
+    extents: &mut [Extents; 2],
+) -> Vec<(u16, Place)> {
+    let mut tenants = Vec::new();
+    for number in 0..2 * slot_pages(ground.ring) as u16 {
+        let known = snapshots.iter().any(|(known, _)| *known == number);
+        if known || !taken.contains(usize::from(number)) {
+            continue;
+        }
+        let Some(mut slot) = read_leased(ground, number) else { continue };
+        let extents = &mut extents[slot.side.index()];
+        match claim(extents, &mut slot, data_at(ground.ring)) {
+            Ok(()) => tenants.push((number, slot.place)),
+            // Its reader has not believed it: what is believed is not written over.
+            Err(_) => release(extents, &slot),
+        }
+    }
+    tenants
+}
+
+/// Reads a slot page that a reader leases and whose seal is broken: the rest of the record is as it
+/// was when the reader believed it. `None` if it is nothing that anybody can have believed.
+fn read_leased(ground: &Ground<'_>, number: u16) -> Option<Slot> {
+    let slots = slot_pages(ground.ring) as u16;
+    let (side, index) = (Side::BOTH[usize::from(number / slots)], number % slots);
+    let file = ground.files[side.index()]?;
+    let mut bytes: [u8; RECORD_LEN] = file.read(SLOTS_AT + u64::from(index) * SLOT_LEN);
+    crate::header::seal(&mut bytes);
+    let record = Record::decode(&bytes).ok().flatten()?;
+    let fits = record.file_id == ground.file_ids[side.index()]
+        && (record.side, record.index) == (side, index)
+        && (1..MAX_ID).contains(&record.id);
+    let place = Place {
+        state: Use::Sealed,
+        id: record.id,
+        root: record.root,
+        trust: Trust::Rejected("it has left the ring".into()),
+        leased_at: Some(crate::clock::steady_millis()),
+        ..Place::free()
+    };
+    fits.then_some(Slot { number, side, record, place, claimed: false })
+}
+
 /// Reads one slot page. `Ok(None)`: nothing is sealed there, as it should be.
 fn read_slot(
     ground: &Ground<'_>,
@@ -284,34 +407,19 @@ fn read_slot(
     let label: [u8; LABEL_LEN] = file.read(at + LABEL_AT);
     let number = side.index() as u16 * slot_pages(ground.ring) as u16 + index;
     let place = Place {
-        id: record.id,
-        kind: record.kind,
-        parent: record.parent,
-        target: record.target,
-        created: record.created,
-        logical: record.logical,
-        type_version: record.type_version,
-        depth: record.depth,
-        root: record.root,
-        root_pos: record.root_pos,
-        written: record.written,
-        seal,
         durable,
         redirty: !durable,
         label: decode_label(&label, record.id).map(Into::into),
         left: has_left(&label, record.id),
         // A note, or what is left of one, that may not have reached the disk.
         label_dirty: is_label_of(&label, record.id),
-        trust: Trust::Unverified,
-        state: Use::Sealed,
-        listed: true,
-        ..Place::free()
+        ..Place::found(&record, seal)
     };
     Ok(Some(Slot { number, side, record, place, claimed: false }))
 }
 
 /// The blocks under an extent, if it lies and is aligned as extents do.
-fn blocks_of(extent: Extent, first_data: u64) -> Result<std::ops::Range<u64>, String> {
+pub(crate) fn blocks_of(extent: Extent, first_data: u64) -> Result<std::ops::Range<u64>, String> {
     let Extent { offset, len, .. } = extent;
     let bad = || format!("{len} bytes at {offset} are no extent");
     if len == 0 || offset < first_data || !(offset - first_data).is_multiple_of(BLOCK) {
@@ -396,7 +504,7 @@ fn look(
 }
 
 /// The start of what a file says, fit for a log.
-fn clip(text: &str) -> String {
+pub(crate) fn clip(text: &str) -> String {
     const MOST: usize = 400;
     let clean = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
     let mut clipped: String = text.chars().take(MOST).map(clean).collect();
