@@ -700,6 +700,29 @@ struct SimFile {
     file: usize,
 }
 
+impl SimFile {
+    /// Writes pages out; where that fails, they look clean all the same.
+    fn sync_pages(&self, call: Call, pages: std::ops::Range<usize>) -> io::Result<()> {
+        let outcome = self.disk.step(call);
+        let mut inner = self.disk.inner.lock();
+        let mut random = inner.random.clone();
+        let file = &mut inner.files[self.file];
+        for page in file.dirty(pages) {
+            // Of a sync that fails, some pages may have been written.
+            if outcome.is_ok() || random.one_in(4) {
+                file.write_out(page);
+            } else {
+                file.mark_clean(page);
+            }
+        }
+        if outcome.is_ok() {
+            file.disk_len = file.len;
+        }
+        inner.random = random;
+        outcome
+    }
+}
+
 impl RawFile for SimFile {
     fn len(&self) -> io::Result<u64> {
         Ok(self.disk.inner.lock().files[self.file].len)
@@ -751,24 +774,8 @@ impl RawFile for SimFile {
     }
 
     fn sync_range(&self, _: &MmapRaw, from: usize, len: usize) -> io::Result<()> {
-        let outcome = self.disk.step(if from < PAGE { Call::SyncHeader } else { Call::Sync });
-        let mut inner = self.disk.inner.lock();
-        let mut random = inner.random.clone();
-        let file = &mut inner.files[self.file];
-        let pages = from / PAGE..(from + len).div_ceil(PAGE);
-        for page in file.dirty(pages) {
-            // Of a sync that fails, some pages may have been written.
-            if outcome.is_ok() || random.one_in(4) {
-                file.write_out(page);
-            } else {
-                file.mark_clean(page);
-            }
-        }
-        if outcome.is_ok() {
-            file.disk_len = file.len;
-        }
-        inner.random = random;
-        outcome
+        let call = if from < PAGE { Call::SyncHeader } else { Call::Sync };
+        self.sync_pages(call, from / PAGE..(from + len).div_ceil(PAGE))
     }
 
     fn redirtied(&self, from: u64, len: u64) {
@@ -782,17 +789,11 @@ impl RawFile for SimFile {
     }
 
     fn sync_all(&self) -> io::Result<()> {
-        self.disk.step(Call::SyncAll)?;
-        let mut inner = self.disk.inner.lock();
-        let file = &mut inner.files[self.file];
-        for page in file.dirty(0..usize::MAX) {
-            file.write_out(page);
-        }
-        file.disk_len = file.len;
-        Ok(())
+        self.sync_pages(Call::SyncAll, 0..usize::MAX)
     }
 
-    fn stored(&self) {
+    fn stored(&self, from: u64, len: u64) {
+        self.redirtied(from, len);
         _ = self.disk.step(Call::Store);
     }
 }
