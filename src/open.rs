@@ -22,7 +22,7 @@ use crate::{
     mutants::Mutant,
     options::Options,
     os,
-    record::{LABEL_AT, LABEL_LEN, RECORD_LEN, SLOT_LEN},
+    record::{LABEL_AT, LABEL_LEN, RECORD_LEN, SLOT_LEN, encode_label},
     recover::{Ground, Survey, survey, tenants},
     ring::Word,
     schema::Layout,
@@ -323,6 +323,14 @@ fn finish(
         file.unseal(at + LABEL_AT, LABEL_LEN as u64);
         // On the disk, before a newer one can be there.
         file.sync(at, SLOT_LEN).map_err(io_error(file.path(), "sync"))?;
+    }
+    for (file, at) in found.hopeless.iter().copied().map(slot) {
+        file.unseal(at, RECORD_LEN as u64);
+        file.sync(at, SLOT_LEN).map_err(io_error(file.path(), "sync"))?;
+    }
+    if let Some((number, id)) = found.leaves {
+        let (file, at) = slot(number);
+        file.write_sealed(at + LABEL_AT, &encode_label(id, ""));
     }
     for (file, at) in found.surplus.iter().copied().map(slot) {
         file.unseal(at, RECORD_LEN as u64);

@@ -54,8 +54,13 @@ pub(crate) struct Survey {
     /// Second records of some of these, retained with them until one is known to be on the disk:
     /// the place chosen, the other one and what it holds.
     pub(crate) twins: Vec<(u16, u16, Place)>,
-    /// Sealed places that nothing retains, or that hold nothing whole: their seals are to be broken.
+    /// Sealed places that nothing retains: their seals are to be broken.
     pub(crate) surplus: Vec<u16>,
+    /// Sealed places that hold nothing whole: their seals are to be broken, on the disk as well,
+    /// lest a later opening, which need not check them, lists them or takes blocks for theirs.
+    pub(crate) hopeless: Vec<u16>,
+    /// Retained unlisted from now on: its note is to say so.
+    pub(crate) leaves: Option<(u16, u64)>,
     /// It had left the ring and is the newest again, power having been lost: its note is to go.
     pub(crate) relisted: Option<u16>,
     pub(crate) next_id: u64,
@@ -85,6 +90,8 @@ pub(crate) fn survey(ground: &Ground<'_>) -> Survey {
         snapshots: Vec::new(),
         twins: Vec::new(),
         surplus: Vec::new(),
+        hopeless: Vec::new(),
+        leaves: None,
         relisted: None,
         next_id: 1,
         after_boot: false,
@@ -162,12 +169,7 @@ impl Survey {
             }
         }
         match taken {
-            Some(_) => {
-                let refused = refused.into_iter().map(|(number, _)| number);
-                self.surplus.extend(refused);
-                self.surplus.sort_unstable();
-                self.surplus.dedup();
-            }
+            Some(_) => self.surplus.extend(refused.into_iter().map(|(number, _)| number)),
             None => self.recovery.rejected.extend(refused.into_iter().map(|(_, slot)| slot)),
         }
     }
@@ -196,13 +198,12 @@ impl Survey {
         };
         if let Err(reason) = passed {
             release(extents, &slot);
-            // Its seal goes, lest a later opening, which need not check it, lists it in the place of
-            // another. But where the text of another layout is what is wrong, programs of that
-            // layout may still be able to read it.
+            // Where the text of another layout is what is wrong, programs of that layout may still
+            // be able to read it.
             let foreign = slot.record.layout != ground.layout.fingerprint;
             let in_place = foreign && slot.place.schema_run.is_some();
             if !in_place || layout_text(file, slot.record.schema).is_ok() {
-                self.surplus.push(slot.number);
+                self.hopeless.push(slot.number);
             }
             return reject(reason);
         }
@@ -303,6 +304,9 @@ impl Survey {
             self.recovery.other_layout.retain(|(id, _)| id.get() != place.id);
             if steady == Some(at) {
                 place.listed = false;
+                if !place.left {
+                    self.leaves = Some((self.snapshots[at].0, self.snapshots[at].1.id));
+                }
                 continue;
             }
             let (number, place) = self.snapshots.remove(at);

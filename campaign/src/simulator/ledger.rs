@@ -75,6 +75,9 @@ pub(crate) struct Ledger {
     /// A recovery has been crashed: what it found sealed in the making, it may have taken for
     /// published.
     pub(crate) deep: bool,
+    /// States that were in the making when a crash came, and were not found: they may be back after
+    /// another one.
+    ghosts: Vec<u64>,
     /// Slot pages that did not pass at the last opening: side and place.
     rejected: Vec<(usize, u16)>,
 }
@@ -124,6 +127,7 @@ impl Ledger {
             moving: None,
             after: After::Kill,
             deep: false,
+            ghosts: Vec::new(),
             rejected: Vec::new(),
         }
     }
@@ -303,8 +307,9 @@ impl Ledger {
                 number = one.number;
             }
             let Some(number) = number else {
-                // In the making when power was lost, now or earlier, and not whole.
-                if self.after == After::Cut && one.number.is_none() {
+                // In the making when power was lost, now or earlier.
+                let ghost = one.number.is_none_or(|number| self.ghosts.contains(&number));
+                if self.after == After::Cut && ghost {
                     continue;
                 }
                 return Err(format!("P4: nobody made {}: {}", one.id, told()));
@@ -356,7 +361,7 @@ impl Ledger {
         let sides = snapring::campaign::sides(caretaker);
         for one in found {
             let Some(number) = one.number else { continue };
-            if one.id > self.highest {
+            if self.number(one.id).is_none() {
                 self.published.push((one.id, number));
             }
             let side = sides.iter().find(|(id, _)| *id == one.id).map_or(UNKNOWN, |(_, side)| *side);
@@ -374,7 +379,7 @@ impl Ledger {
         self.rejected = rejected.map(|slot| (slot.side as usize, slot.place)).collect();
         self.highest = self.highest.max(found.first().map_or(0, |f| f.id));
         self.listed = listed;
-        self.making.clear();
+        self.ghosts.append(&mut self.making);
         self.begin();
         self.after = After::Kill;
         self.deep = false;

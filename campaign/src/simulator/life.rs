@@ -210,6 +210,10 @@ impl<T: Originator> Life<T> {
         };
         let found = super::ledger::look(&caretaker)?;
         let mut mind = self.mind();
+        mind.note(|| {
+            let found: Vec<_> = found.iter().map(|f| (f.id, f.number, f.label)).collect();
+            format!("opened: {}; found {found:?}", caretaker.recovery())
+        });
         mind.ledger.check(&found, caretaker.recovery())?;
         mind.ledger.adopt(&found, &caretaker)?;
         mind.events = Some(caretaker.subscribe());
