@@ -504,6 +504,10 @@ impl Engine {
         if batch.places.is_empty() {
             return false;
         }
+        for number in &batch.places {
+            // A label set from here on is for the next one.
+            state.places[usize::from(*number)].label_dirty = false;
+        }
         state.flushing.clone_from(&batch.places);
         drop(state);
         batch.merge();
@@ -546,7 +550,6 @@ impl Engine {
         for number in &batch.places {
             let n = usize::from(*number);
             let place = &mut state.places[n];
-            place.label_dirty = false;
             if place.durable {
                 continue;
             }

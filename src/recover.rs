@@ -59,8 +59,8 @@ pub(crate) struct Survey {
     /// Sealed places that hold nothing whole: their seals are to be broken, on the disk as well,
     /// lest a later opening, which need not check them, lists them or takes blocks for theirs.
     pub(crate) hopeless: Vec<u16>,
-    /// Retained unlisted from now on: its note is to say so.
-    pub(crate) leaves: Option<(u16, u64)>,
+    /// The newest on the disk, which is not listed: the note that says so is yet to be written.
+    pub(crate) leaving: Option<(u16, u64)>,
     /// It had left the ring and is the newest again, power having been lost: its note is to go.
     pub(crate) relisted: Option<u16>,
     pub(crate) next_id: u64,
@@ -91,7 +91,7 @@ pub(crate) fn survey(ground: &Ground<'_>) -> Survey {
         twins: Vec::new(),
         surplus: Vec::new(),
         hopeless: Vec::new(),
-        leaves: None,
+        leaving: None,
         relisted: None,
         next_id: 1,
         after_boot: false,
@@ -305,7 +305,7 @@ impl Survey {
             if steady == Some(at) {
                 place.listed = false;
                 if !place.left {
-                    self.leaves = Some((self.snapshots[at].0, self.snapshots[at].1.id));
+                    self.leaving = Some((self.snapshots[at].0, self.snapshots[at].1.id));
                 }
                 continue;
             }

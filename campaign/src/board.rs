@@ -139,17 +139,21 @@ impl Board {
         self.0.remark.len.store(0, Ordering::Relaxed);
     }
 
-    /// Reports; `false` when the board is full.
-    pub(crate) fn say(&self, report: Report) -> bool {
+    /// Reports. On a full board nothing is said: see [`has_room`](Self::has_room).
+    pub(crate) fn say(&self, report: Report) {
         // Relaxed: only this process writes.
         let at = self.0.count.load(Ordering::Relaxed);
-        let Some(row) = self.0.reports.get(at as usize) else { return false };
+        let Some(row) = self.0.reports.get(at as usize) else { return };
         for (word, value) in row.iter().zip(report.encode()) {
             word.store(value, Ordering::Relaxed);
         }
         // Release: met by the Acquire in `len`. What is counted is whole.
         self.0.count.store(at + 1, Ordering::Release);
-        true
+    }
+
+    /// Whether there is room for what one operation reports.
+    pub(crate) fn has_room(&self) -> bool {
+        self.len() + 64 < ROOM
     }
 
     /// What went wrong; the first complaint stands.

@@ -67,6 +67,10 @@ pub(crate) fn open_and_tell(
 ) -> Result<Caretaker<World>, String> {
     let caretaker = open(dir, options)?;
     let mut remark = caretaker.recovery().to_string();
+    for name in ["snapshot_a.bin", "snapshot_b.bin"] {
+        let bytes = std::fs::metadata(dir.join(name)).map_or(0, |meta| meta.len());
+        remark += &format!("; {name} has {bytes} bytes");
+    }
     for found in look(&caretaker)? {
         if let Some(refusal) = &found.refusal {
             remark += &format!("; {}: {refusal}", found.id);
@@ -94,19 +98,25 @@ fn run(board: &Board, dir: &Path, plan: &Plan) -> Result<(), String> {
     let mut events = caretaker.subscribe();
     let mut live = caretaker.resume().map_err(|e| e.to_string())?.unwrap_or_else(|| world(serial));
     for _ in 0..plan.operations {
-        let going_on = match dice.below(64) {
+        if !board.has_room() {
+            // It is killed in its sleep.
+            nap(Duration::from_secs(60));
+            exit(0);
+        }
+        match dice.below(64) {
             0..8 => roll_back(board, &caretaker, &mut events, &mut dice, &mut live)?,
-            8..12 => keep(board, &caretaker, &mut dice)?,
+            8..12 => keep(board, &caretaker, &mut events, &mut dice)?,
             12..14 => {
                 let number = 1 + dice.below(5);
                 board.say(Report::Releasing { label: number });
                 caretaker.release(&label(number));
-                board.say(Report::Done)
+                tell_evicted(board, &mut events);
+                board.say(Report::Done);
             }
             14 if dice.once_in(plan.flushes) => flush(board, &caretaker)?,
             15..17 => {
                 let durable = caretaker.durable().map_or(0, SnapshotId::get);
-                board.say(Report::Durable { id: durable })
+                board.say(Report::Durable { id: durable });
             }
             _ => {
                 serial += 1;
@@ -114,13 +124,8 @@ fn run(board: &Board, dir: &Path, plan: &Plan) -> Result<(), String> {
                 board.say(Report::Saving { tick: live.tick });
                 let id = caretaker.save(&live).map_err(|e| format!("save: {e}"))?;
                 tell_evicted(board, &mut events);
-                board.say(Report::Published { id: id.get(), tick: live.tick })
+                board.say(Report::Published { id: id.get(), tick: live.tick });
             }
-        };
-        if !going_on {
-            // The board is full: it is killed in its sleep.
-            nap(Duration::from_secs(60));
-            exit(0);
         }
     }
     board.say(Report::Closing);
@@ -153,17 +158,20 @@ fn roll_back(
     events: &mut Events,
     dice: &mut Dice,
     live: &mut World,
-) -> Result<bool, String> {
+) -> Result<(), String> {
     let history = caretaker.history();
     if history.is_empty() {
-        return Ok(true);
+        return Ok(());
     }
     let to = dice.pick(&history).id();
     board.say(Report::Rolling { to: to.get() });
     let rollback = match caretaker.rollback(live, to) {
         Ok(rollback) => rollback,
         // After a power cut, of which this is how one hears.
-        Err(snapring::RollbackError::Rejected { .. }) => return Ok(board.say(Report::Refused)),
+        Err(snapring::RollbackError::Rejected { .. }) => {
+            board.say(Report::Refused);
+            return Ok(());
+        }
         Err(error) => return Err(format!("rollback to {to}: {error}")),
     };
     let memento = caretaker.try_memento(rollback.id()).map_err(|e| e.to_string())?;
@@ -171,24 +179,31 @@ fn roll_back(
         return Err(format!("rolled back to {to}, and the state is another"));
     }
     tell_evicted(board, events);
-    Ok(board.say(Report::Published { id: rollback.id().get(), tick: live.tick }))
+    board.say(Report::Published { id: rollback.id().get(), tick: live.tick });
+    Ok(())
 }
 
-fn keep(board: &Board, caretaker: &Caretaker<World>, dice: &mut Dice) -> Result<bool, String> {
+fn keep(
+    board: &Board,
+    caretaker: &Caretaker<World>,
+    events: &mut Events,
+    dice: &mut Dice,
+) -> Result<(), String> {
     let history = caretaker.history();
     if history.is_empty() {
-        return Ok(true);
+        return Ok(());
     }
     let (id, number) = (dice.pick(&history).id(), 1 + dice.below(5));
     board.say(Report::Keeping { id: id.get(), label: number });
-    match caretaker.keep(id, &label(number)) {
-        Ok(()) => Ok(board.say(Report::Done)),
-        Err(error) => Err(format!("keep {id}: {error}")),
-    }
+    caretaker.keep(id, &label(number)).map_err(|error| format!("keep {id}: {error}"))?;
+    tell_evicted(board, events);
+    board.say(Report::Done);
+    Ok(())
 }
 
-fn flush(board: &Board, caretaker: &Caretaker<World>) -> Result<bool, String> {
+fn flush(board: &Board, caretaker: &Caretaker<World>) -> Result<(), String> {
     board.say(Report::Flushing);
     let durable = caretaker.flush().map_err(|e| format!("flush: {e}"))?;
-    Ok(board.say(Report::Flushed { durable: durable.map_or(0, SnapshotId::get) }))
+    board.say(Report::Flushed { durable: durable.map_or(0, SnapshotId::get) });
+    Ok(())
 }

@@ -5,12 +5,14 @@ mod campaigns;
 mod dice;
 mod life;
 mod machine;
+mod mirror;
 mod mount;
 mod oracle;
 mod parallel;
 mod process;
 mod run;
 mod simulator;
+mod trace;
 mod world;
 
 use std::{

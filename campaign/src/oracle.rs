@@ -28,7 +28,7 @@ pub(crate) enum Cause {
 }
 
 /// One directory's history.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Oracle {
     ring: usize,
     /// Newest first.
@@ -145,7 +145,14 @@ impl Oracle {
     fn evict(&mut self, id: u64) -> Result<(), String> {
         // One that came and went between two looks is not known.
         let Some(at) = self.listed.iter().position(|known| known.id == id) else { return Ok(()) };
-        if at < 2 || self.listed[at].label > 0 {
+        let label = self.listed[at].label;
+        let lost = match self.doing {
+            Some(Report::Keeping { label: moved, .. } | Report::Releasing { label: moved }) => {
+                moved == label
+            }
+            _ => false,
+        };
+        if at < 2 || label > 0 && !lost {
             return Err(format!("{id} was evicted: {:?}", self.listed[at]));
         }
         self.listed.remove(at);
@@ -247,16 +254,26 @@ impl Oracle {
         Ok(())
     }
 
-    /// A save may evict a few to have a place, and die before it tells.
+    /// A save may evict a few to have a place, and die before it tells; and what is more than a ring
+    /// after a power cut leaves with the first change.
     fn evict_unheard(&mut self, there: &[u64]) {
-        if !self.crowded || self.in_the_making().is_none() {
-            return;
-        }
+        let changing = matches!(
+            self.doing,
+            Some(
+                Report::Saving { .. }
+                    | Report::Rolling { .. }
+                    | Report::Keeping { .. }
+                    | Report::Releasing { .. }
+            )
+        );
+        let early = if self.crowded && self.in_the_making().is_some() { 5 } else { 0 };
+        let over = (self.listed.len() + 1).saturating_sub(self.ring);
+        let over = if changing && self.listed.len() > self.ring { over } else { 0 };
         let evictable = |(at, known): (usize, &Known)| {
             (at >= 2 && known.label == 0 && !there.contains(&known.id)).then_some(known.id)
         };
         let gone: Vec<u64> = self.listed.iter().enumerate().filter_map(evictable).collect();
-        if gone.len() <= 4 {
+        if gone.len() <= early + over {
             self.listed.retain(|known| !gone.contains(&known.id));
         }
     }
@@ -307,6 +324,8 @@ impl Oracle {
         self.take_unreported(found)?;
         for one in found {
             match (self.worlds.get(&one.id), one.tick) {
+                // One that was in the making and came to nothing may show itself late.
+                (None, None) => {}
                 (None, _) => return Err(format!("{} was found, and nobody made it", one.id)),
                 (Some(was), Some(is)) if *was != is => {
                     return Err(format!("{} holds world {is}, not {was}", one.id));

@@ -31,6 +31,7 @@ pub(crate) struct Run {
     facts: BTreeMap<String, u64>,
     started: Instant,
     told: Instant,
+    terminal: bool,
 }
 
 impl Run {
@@ -51,13 +52,14 @@ impl Run {
             facts: BTreeMap::new(),
             started: Instant::now(),
             told: Instant::now(),
+            terminal: std::io::stderr().is_terminal(),
         }
     }
 
     /// More tries have been made.
     pub(crate) fn tried(&mut self, more: u64) {
         self.tried += more;
-        let terminal = std::io::stderr().is_terminal();
+        let terminal = self.terminal;
         let pause = Duration::from_millis(if terminal { 200 } else { 5000 });
         if self.told.elapsed() >= pause {
             self.told = Instant::now();
@@ -148,7 +150,7 @@ impl Run {
 
     /// The same for people, on one line and one for each fact.
     pub(crate) fn print(&self) {
-        if std::io::stderr().is_terminal() {
+        if self.terminal {
             eprint!("\r\x1b[K");
         }
         let seconds = self.started.elapsed().as_secs_f64();

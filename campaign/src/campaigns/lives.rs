@@ -131,7 +131,7 @@ fn live(run: &mut Run, seat: &mut Seat, dice: &mut Dice) -> Result<(), String> {
     seat.oracle.hear(&reports, Cause::Kill, durability != Durability::Process)
 }
 
-/// What is found is told first, then that it has opened; a ring's worth of reports at most.
+/// What is found is told first, then that it has opened.
 fn has_opened(board: &Board) -> bool {
-    board.first(RING + 2).iter().any(|report| matches!(report, Report::Opened { .. }))
+    board.first(64).iter().any(|report| matches!(report, Report::Opened { .. }))
 }

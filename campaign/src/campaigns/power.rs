@@ -139,7 +139,7 @@ fn live(run: &mut Run, seat: &mut Seat, dice: &mut Dice) -> Result<Result<(), St
         nap(Duration::from_micros(dice.below(2000)));
     } else {
         let opened = |report: &Report| matches!(report, Report::Opened { .. });
-        while child.ended().is_none() && !seat.board.first(RING + 2).iter().any(opened) {
+        while child.ended().is_none() && !seat.board.first(64).iter().any(opened) {
             nap(Duration::from_micros(50));
         }
         nap(Duration::from_micros(dice.below(5000)));
