@@ -22,7 +22,7 @@ use crate::{
 
 pub use crate::{
     clock::{Clock, set_clock},
-    mutants::{Mutant, in_gap, mend},
+    mutants::{Deed, Mutant, in_gap, mend},
     sim::{Call, Disk, Fault, PAGE, Random, SECTOR},
 };
 

@@ -5,7 +5,7 @@
 //! Without the feature `campaign` every switch is the constant `false` and every gap is nothing.
 
 #[cfg(feature = "campaign")]
-pub use broken::{in_gap, mend};
+pub use broken::{Deed, in_gap, mend};
 
 /// A rule that a campaign must see broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -328,6 +328,10 @@ fn finish(
         file.unseal(at, RECORD_LEN as u64);
         file.sync(at, SLOT_LEN).map_err(io_error(file.path(), "sync"))?;
     }
+    if let Some((number, id)) = found.leaving {
+        let (file, at) = slot(number);
+        file.write_sealed(at + LABEL_AT, &encode_label(id, ""));
+    }
     for (file, at) in found.surplus.iter().copied().map(slot) {
         file.unseal(at, RECORD_LEN as u64);
     }
