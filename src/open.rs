@@ -339,6 +339,12 @@ pub(crate) fn finish(
     };
     if let Some((file, at)) = found.relisted.map(slot) {
         file.unseal(at + LABEL_AT, LABEL_LEN as u64);
+        // On the disk, before a newer one can be there.
+        file.sync(at, SLOT_LEN).map_err(io_error(file.path(), "sync"))?;
+    }
+    for (file, at) in found.hopeless.iter().copied().map(slot) {
+        file.unseal(at, RECORD_LEN as u64);
+        file.sync(at, SLOT_LEN).map_err(io_error(file.path(), "sync"))?;
     }
     if let Some((number, id)) = found.leaving {
         let (file, at) = slot(number);
@@ -346,6 +352,11 @@ pub(crate) fn finish(
     }
     for (file, at) in found.surplus.iter().copied().map(slot) {
         file.unseal(at, RECORD_LEN as u64);
+    }
+    for (number, _) in found.snapshots.iter().filter(|(_, place)| place.label_dirty) {
+        // Its page may look clean though a sync of it has failed.
+        let (file, at) = slot(*number);
+        file.redirty(at, SLOT_LEN);
     }
     let mut extents = found.extents;
     for (extents, file) in extents.iter_mut().zip(&files) {

@@ -8,8 +8,10 @@ mod machine;
 mod mirror;
 mod mount;
 mod oracle;
+mod parallel;
 mod process;
 mod run;
+mod simulator;
 mod trace;
 mod world;
 

@@ -4,6 +4,7 @@ use crate::run::Run;
 
 mod lives;
 mod power;
+mod simulate;
 mod steps;
 
 /// A campaign: what it claims, how often it tries, and how.
@@ -23,4 +24,5 @@ pub(crate) struct Campaign {
     pub(crate) run: fn(&mut Run) -> Result<(), String>,
 }
 
-pub(crate) static ALL: &[&Campaign] = &[&lives::CAMPAIGN, &power::CAMPAIGN, &steps::CAMPAIGN];
+pub(crate) static ALL: &[&Campaign] =
+    &[&simulate::CAMPAIGN, &lives::CAMPAIGN, &power::CAMPAIGN, &steps::CAMPAIGN];
