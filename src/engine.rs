@@ -96,6 +96,8 @@ pub(crate) struct Place {
     pub(crate) redirty: bool,
     /// Found at opening with a note that it had left the ring.
     pub(crate) left: bool,
+    /// Found at opening: its bytes are somebody else's, however well they have been checked.
+    pub(crate) found: bool,
 }
 
 impl Place {
@@ -126,6 +128,7 @@ impl Place {
             left_at: 0,
             redirty: false,
             left: false,
+            found: false,
         }
     }
 

@@ -359,10 +359,12 @@ impl Making<'_> {
         let (from, to) = (record.parent, SnapshotId::new(goal.id));
         // Its pages may look clean though a sync of them has failed.
         let redirty = goal.redirty || goal.tainted;
+        let found = goal.found;
         state.places[n].run = self.run;
         let root = engine.ring.root(target);
         engine.publish(&mut state, n, &record, root);
         state.places[n].redirty = redirty;
+        state.places[n].found = found;
         state.counts.rollbacks += 1;
         state.making -= 1;
         engine.settled.notify_all();

@@ -5,7 +5,10 @@
 //!
 //! Knows records and bytes. Making, mending and naming files is for `open.rs`.
 
-use std::sync::atomic::Ordering;
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering},
+};
 
 use crate::{
     engine::{CheckFn, FLOOR_STEP, Place, Trust, Use},
@@ -87,9 +90,10 @@ pub(crate) fn survey(ground: &Ground<'_>) -> Survey {
     let mut doubtful = vec![hint.map_or(0, |bits| Word::from_bits(bits).id())];
     let mut highest = 0;
     let slots = found.read_slots(ground, &mut doubtful);
+    let mut looks = Looks::default();
     for slot in slots {
         highest = highest.max(slot.record.id);
-        found.admit(ground, slot);
+        found.admit(ground, slot, &mut looks);
     }
     found.next_id = found.next_id(ground, highest, &doubtful);
     found.choose_listed(ground);
@@ -124,14 +128,14 @@ impl Survey {
     }
 
     /// Takes a slot in, or rejects it; newer ones have been taken in.
-    fn admit(&mut self, ground: &Ground<'_>, mut slot: Slot) {
+    fn admit(&mut self, ground: &Ground<'_>, mut slot: Slot, looks: &mut Looks) {
         let Some(file) = ground.files[slot.side.index()] else { return };
         let extents = &mut self.extents[slot.side.index()];
         let passed = if self.snapshots.iter().any(|(_, p)| p.id == slot.record.id) {
             Err("another place holds the same id".to_owned())
         } else {
             claim(extents, &mut slot, data_at(ground.ring))
-                .and_then(|()| look(ground, file, &mut slot, self.snapshots.is_empty()))
+                .and_then(|()| looks.look(ground, file, &mut slot, self.snapshots.is_empty()))
         };
         let id = SnapshotId::new(slot.record.id);
         if let Err(reason) = passed {
@@ -285,6 +289,7 @@ fn read_slot(
         trust: Trust::Unverified,
         state: Use::Sealed,
         listed: true,
+        found: true,
         ..Place::free()
     };
     Ok(Some(Slot { number, side, record, place, claimed: false }))
@@ -344,35 +349,101 @@ fn release(extents: &mut Extents, slot: &Slot) {
     }
 }
 
-/// Decides how far a slot is trusted; checks its bytes if it would be the newest.
-fn look(
-    ground: &Ground<'_>,
-    file: &MappedFile,
-    slot: &mut Slot,
-    newest: bool,
-) -> Result<(), String> {
-    let Ground { layout, check, max_depth, .. } = *ground;
-    if slot.record.layout != layout.fingerprint {
-        let text = layout_text(file, slot.record.schema)?;
-        if newest {
-            file.check_extent(slot.place.root)?;
+/// What has been looked at. Records that share bytes, as rollbacks do, have them looked at once; and
+/// where records that were rejected overlap, as no honest ones do, that comes to an end: else a
+/// thousand of them could have a whole file summed up a thousand times.
+#[derive(Default)]
+struct Looks {
+    /// Bytes looked at, by side.
+    bytes: [u64; 2],
+    /// Archives that did not pass, with all that the check depends on.
+    failed: HashMap<(Side, Extent, bool, u32, u32), String>,
+    /// What is different in other layouts, by their texts.
+    texts: HashMap<(Side, Extent), Result<Arc<str>, String>>,
+}
+
+impl Looks {
+    /// Charges for a look at `extent`, if there have not been too many.
+    fn charge(&mut self, file: &MappedFile, side: Side, extent: Extent) -> Result<(), String> {
+        let bytes = &mut self.bytes[side.index()];
+        *bytes = bytes.saturating_add(extent.len);
+        if *bytes > 2 * file.len() {
+            return Err("it overlaps others that were rejected, and they are too many".to_owned());
         }
-        let difference = clip(&first_difference(&text, &layout.text));
-        slot.place.trust = Trust::Foreign(difference.into());
-        return Ok(());
+        Ok(())
     }
-    let depth = slot.record.depth;
-    if depth > max_depth {
-        // Whole, perhaps, for those who allow as much.
-        let reason = format!("{depth} pointers deep, and `Options::max_depth` is {max_depth}");
-        slot.place.trust = Trust::Foreign(reason.into());
-        return Ok(());
+
+    /// The difference between the program's layout and the one whose text is there.
+    fn difference(
+        &mut self,
+        ground: &Ground<'_>,
+        file: &MappedFile,
+        side: Side,
+        schema: Extent,
+    ) -> Result<Arc<str>, String> {
+        if let Some(known) = self.texts.get(&(side, schema)) {
+            return known.clone();
+        }
+        let told = self.charge(file, side, schema).and_then(|()| {
+            let text = layout_text(file, schema)?;
+            Ok(clip(&first_difference(&text, &ground.layout.text)).into())
+        });
+        self.texts.insert((side, schema), told.clone());
+        told
     }
-    if newest {
-        check_place(file, &slot.place, check)?;
-        slot.place.trust = Trust::Checked;
+
+    /// Whether a place's bytes are what they should be: their checksum, and what `check` says.
+    fn passes(
+        &mut self,
+        file: &MappedFile,
+        slot: &Slot,
+        check: Option<CheckFn>,
+    ) -> Result<(), String> {
+        let Slot { side, place, .. } = slot;
+        let look = (*side, place.root, check.is_some(), place.root_pos, place.depth);
+        if let Some(why) = self.failed.get(&look) {
+            return Err(why.clone());
+        }
+        let passed = self.charge(file, *side, place.root).and_then(|()| match check {
+            Some(check) => check_place(file, place, check).map(drop),
+            None => file.check_extent(place.root),
+        });
+        if let Err(why) = &passed {
+            self.failed.insert(look, why.clone());
+        }
+        passed
     }
-    Ok(())
+
+    /// Decides how far a slot is trusted; checks its bytes if it would be the newest.
+    fn look(
+        &mut self,
+        ground: &Ground<'_>,
+        file: &MappedFile,
+        slot: &mut Slot,
+        newest: bool,
+    ) -> Result<(), String> {
+        let Ground { layout, check, max_depth, .. } = *ground;
+        if slot.record.layout != layout.fingerprint {
+            let difference = self.difference(ground, file, slot.side, slot.record.schema)?;
+            if newest {
+                self.passes(file, slot, None)?;
+            }
+            slot.place.trust = Trust::Foreign(difference);
+            return Ok(());
+        }
+        let depth = slot.record.depth;
+        if depth > max_depth {
+            // Whole, perhaps, for those who allow as much.
+            let reason = format!("{depth} pointers deep, and `Options::max_depth` is {max_depth}");
+            slot.place.trust = Trust::Foreign(reason.into());
+            return Ok(());
+        }
+        if newest {
+            self.passes(file, slot, Some(check))?;
+            slot.place.trust = Trust::Checked;
+        }
+        Ok(())
+    }
 }
 
 /// The start of what a file says, fit for a log.

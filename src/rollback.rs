@@ -78,9 +78,13 @@ pub(crate) fn panic_message(payload: &(dyn Any + Send)) -> String {
 
 /// Makes `state` what the memento holds, or leaves it as it was.
 pub(crate) fn restore<T: Snapshot>(memento: &Memento<T>, state: &mut T) -> Result<(), Unrestored> {
-    let layout = &memento.hold().engine().layout;
+    let hold = memento.hold();
+    let layout = &hold.engine().layout;
     let mut touched = None;
-    if !layout.fallible {
+    // Bytes that this process has not written can be whole and still contradict themselves, as by
+    // an entry that is there twice: then a state restored in place would be a mixture (P5).
+    let found = hold.engine().lock().places[hold.place()].found;
+    if !layout.fallible && !found {
         let in_place = catch_unwind(AssertUnwindSafe(|| {
             state.restore(memento.archived(), &mut Thaw::of(layout))
         }));
@@ -90,7 +94,8 @@ pub(crate) fn restore<T: Snapshot>(memento: &Memento<T>, state: &mut T) -> Resul
             Err(payload) => touched = Some(panic_message(&*payload)),
         }
     }
-    // A wrapper may refuse, or user code has panicked: a new value aside, then one swap.
+    // The bytes were found, a wrapper may refuse, or user code has panicked: a new value aside, then
+    // one swap.
     let thawed =
         catch_unwind(AssertUnwindSafe(|| T::thaw(memento.archived(), &mut Thaw::of(layout))));
     let mut fresh = match (thawed, touched) {
