@@ -20,6 +20,7 @@ use crate::{
     flush,
     guard::{Checkpoint, GuardError},
     header::Floor,
+    herald::Herald,
     history::{Entry, Recovery, Stats},
     id::SnapshotId,
     memento::{Memento, archived},
@@ -45,6 +46,7 @@ pub struct Caretaker<T: Snapshot> {
     flusher: Option<JoinHandle<()>>,
     /// Closed: dropping it has nothing left to do.
     shut: bool,
+    herald: Option<Herald>,
     state: PhantomData<fn(T) -> T>,
 }
 
@@ -105,13 +107,26 @@ impl<T: Snapshot> Caretaker<T> {
                 doing: "start the background thread for",
                 source,
             })?;
-        Ok(Caretaker { engine, flusher: Some(flusher), shut: false, state: PhantomData })
+        let mut caretaker = Caretaker {
+            engine,
+            flusher: Some(flusher),
+            herald: None,
+            shut: false,
+            state: PhantomData,
+        };
+        caretaker.herald = Herald::start(&caretaker.engine).map_err(|source| OpenError::Io {
+            path: path.to_owned(),
+            doing: "start the thread that wakes readers of",
+            source,
+        })?;
+        Ok(caretaker)
     }
 
     /// One whose background is the caller's affair.
     #[cfg(feature = "campaign")]
     pub(crate) fn without_thread(engine: Engine) -> Caretaker<T> {
-        Caretaker { engine: Arc::new(engine), flusher: None, shut: false, state: PhantomData }
+        let engine = Arc::new(engine);
+        Caretaker { engine, flusher: None, herald: None, shut: false, state: PhantomData }
     }
 
     #[cfg(feature = "campaign")]
@@ -395,6 +410,9 @@ impl<T: Snapshot> Caretaker<T> {
         self.engine.flusher.rouse(true);
         // It panics only where the engine itself is wrong; then there is nothing to wait for.
         _ = self.flusher.take().map(JoinHandle::join);
+        if let Some(herald) = self.herald.take() {
+            herald.end();
+        }
         let flushed = if flush { self.engine.flush_upto(u64::MAX) } else { Ok(None) };
         let note = {
             let state = self.engine.lock();
@@ -423,6 +441,9 @@ impl<T: Snapshot> Drop for Caretaker<T> {
         if os::forked() {
             // The thread, the files and the lock are the parent's.
             std::mem::forget(self.flusher.take());
+            if let Some(herald) = self.herald.take() {
+                herald.forget();
+            }
             std::mem::forget(self.engine.clone());
             return;
         }

@@ -13,13 +13,14 @@ use std::{
 use crate::{
     error::OpenError,
     header::{FLOOR_LEN, Floor, Uuid},
+    lease::Leases,
     options::Options,
     os::{self, FileSystem},
     storage::{RawFile, Storage, SystemFile},
 };
 
 const LOCK_NAME: &str = "writer.lock";
-const LEASES_NAME: &str = "leases.lock";
+pub(crate) const LEASES_NAME: &str = "leases.lock";
 /// Where in the lock file the third copy of the id floor lies.
 const LOCK_FLOOR_AT: u64 = 512;
 
@@ -65,7 +66,6 @@ impl Directory {
         }
         let locked = Directory { path: path.to_owned(), dir, lock, file_system };
         locked.sign().map_err(io_error(&lock_path, "write"))?;
-        open_or_create(path, &locked.dir, LEASES_NAME)?;
         Ok(locked)
     }
 
@@ -79,6 +79,10 @@ impl Directory {
 }
 
 impl Storage for Directory {
+    fn leases(&self) -> Result<Option<Leases>, OpenError> {
+        open_or_create(&self.path, &self.dir, LEASES_NAME).map(Leases::of).map(Some)
+    }
+
     fn path(&self) -> &Path {
         &self.path
     }
@@ -151,19 +155,32 @@ impl Drop for Directory {
     }
 }
 
+/// Makes the directory and what is missing above it; returns when the names of what it made are on
+/// the disk.
 fn make(path: &Path) -> Result<(), OpenError> {
+    let missing = |p: &&Path| !p.as_os_str().is_empty() && !p.exists();
+    let made: Vec<&Path> = path.ancestors().take_while(missing).collect();
     match DirBuilder::new().recursive(true).mode(0o700).create(path) {
-        Ok(()) => Ok(()),
+        Ok(()) => {}
         Err(e)
             if matches!(e.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory) =>
         {
-            Err(OpenError::NotADirectory { path: path.to_owned() })
+            return Err(OpenError::NotADirectory { path: path.to_owned() });
         }
-        Err(e) => Err(io_error(path, "make the directory")(e)),
+        Err(e) => return Err(io_error(path, "make the directory")(e)),
     }
+    // A name is in the directory above. The outermost first: nothing is on the disk without it.
+    for name in made.into_iter().rev() {
+        let above = name.parent().filter(|p| !p.as_os_str().is_empty());
+        let above = above.unwrap_or(Path::new("."));
+        os::open_dir(above)
+            .and_then(|dir| dir.sync_all())
+            .map_err(io_error(above, "sync the directory (which now holds a new one)"))?;
+    }
+    Ok(())
 }
 
-fn trust_directory(path: &Path, dir: &File) -> Result<(), OpenError> {
+pub(crate) fn trust_directory(path: &Path, dir: &File) -> Result<(), OpenError> {
     let meta = dir.metadata().map_err(io_error(path, "look at the directory"))?;
     let refuse = |reason: String| Err(OpenError::Untrusted { path: path.to_owned(), reason });
     if meta.uid() != os::effective_user() {
@@ -183,10 +200,20 @@ fn trust_directory(path: &Path, dir: &File) -> Result<(), OpenError> {
 }
 
 fn open_trusted(path: &Path, dir: &File, name: &str) -> Result<Option<File>, OpenError> {
+    open_trusted_by(os::open_in, path, dir, name)
+}
+
+/// Opens a file of ours in its directory, if it is there and nobody else can change it.
+pub(crate) fn open_trusted_by(
+    open: impl FnOnce(&File, &str) -> io::Result<File>,
+    path: &Path,
+    dir: &File,
+    name: &str,
+) -> Result<Option<File>, OpenError> {
     let full = path.join(name);
     let refuse =
         |reason: &str| Err(OpenError::Untrusted { path: full.clone(), reason: reason.to_owned() });
-    let file = match os::open_in(dir, name) {
+    let file = match open(dir, name) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) if e.raw_os_error() == Some(libc::ELOOP) => {

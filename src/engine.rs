@@ -12,23 +12,29 @@
 use std::{
     collections::VecDeque,
     fmt,
-    sync::{Arc, atomic::AtomicU64},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     thread::ThreadId,
 };
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::{
+    error::MementoError,
     events::Listeners,
     extents::Extents,
     file::{BLOCK, MappedFile},
     flush::Flusher,
     header::{SLOTS_AT, Side, Uuid, slot_pages},
     history::Recovery,
+    lease::Leases,
+    memento::Keeper,
     options::Options,
-    record::{Extent, Kind, SLOT_LEN},
+    record::{Extent, Kind, Record, SLOT_LEN},
     ring::{Ring, Word},
-    schema::Layout,
+    schema::{Fingerprint, Layout},
     session::Scratch,
     storage::Storage,
 };
@@ -75,6 +81,8 @@ pub(crate) struct Place {
     pub(crate) root_pos: u32,
     pub(crate) written: u64,
     pub(crate) seal: u32,
+    /// Of its archive, as its record says; `None` for what this process has written.
+    pub(crate) layout: Option<Fingerprint>,
     /// First block of its run in the data area.
     pub(crate) run: u64,
     /// First block of a schema of its own, kept for it alone.
@@ -82,6 +90,13 @@ pub(crate) struct Place {
     pub(crate) listed: bool,
     /// It was not the head and nobody announced it at a scan: nobody ever will again (R3).
     pub(crate) quiet: bool,
+    /// It has left the ring, and its seal was broken.
+    pub(crate) unsealed: bool,
+    /// It had no lease when its seal had been broken: it never will have one that counts (L2).
+    pub(crate) unleased: bool,
+    /// Since when a reader in another process has been seen to lease it: milliseconds on the steady
+    /// clock.
+    pub(crate) leased_at: Option<u64>,
     pub(crate) durable: bool,
     /// A sync of it failed: never claimed durable.
     pub(crate) tainted: bool,
@@ -98,6 +113,10 @@ pub(crate) struct Place {
     pub(crate) left: bool,
     /// Found at opening: its bytes are somebody else's, however well they have been checked.
     pub(crate) found: bool,
+    /// When it was published: milliseconds on the steady clock, before its start where it is older.
+    pub(crate) born: i64,
+    /// Its pages have been let go of under memory pressure.
+    pub(crate) forgotten: bool,
 }
 
 impl Place {
@@ -116,10 +135,14 @@ impl Place {
             root_pos: 0,
             written: 0,
             seal: 0,
+            layout: None,
             run: 0,
             schema_run: None,
             listed: false,
             quiet: false,
+            unsealed: false,
+            unleased: false,
+            leased_at: None,
             durable: false,
             tainted: false,
             label: None,
@@ -129,6 +152,32 @@ impl Place {
             redirty: false,
             left: false,
             found: false,
+            born: 0,
+            forgotten: false,
+        }
+    }
+
+    /// As a record tells that was found under this seal, before anybody has looked further.
+    pub(crate) fn found(record: &Record, seal: u32) -> Place {
+        Place {
+            state: Use::Sealed,
+            id: record.id,
+            kind: record.kind,
+            parent: record.parent,
+            target: record.target,
+            created: record.created,
+            logical: record.logical,
+            type_version: record.type_version,
+            depth: record.depth,
+            root: record.root,
+            root_pos: record.root_pos,
+            written: record.written,
+            seal,
+            layout: Some(record.layout),
+            trust: Trust::Unverified,
+            listed: true,
+            found: true,
+            ..Place::free()
         }
     }
 
@@ -144,8 +193,18 @@ pub(crate) struct Space {
     /// The layout's text in this file, once written: where, and whether it is on the disk.
     pub(crate) schema: Option<Extent>,
     pub(crate) schema_durable: bool,
+    /// Texts that a failed sync has cast doubt on: first block, and the first id that does not refer
+    /// to it any more. Free when nobody does.
+    pub(crate) retired: Vec<(u64, u64)>,
     /// Slot pages that are free.
     pub(crate) free: Vec<u16>,
+}
+
+/// What waits for the next question about leases.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Unasked {
+    pub(crate) places: usize,
+    pub(crate) bytes: u64,
 }
 
 /// What the engine's lock protects.
@@ -156,6 +215,10 @@ pub(crate) struct State {
     pub(crate) listed: VecDeque<u16>,
     /// Sealed, unlisted, not free yet.
     pub(crate) limbo: Vec<u16>,
+    /// Unlisted since leases were last asked for.
+    pub(crate) unasked: Unasked,
+    /// A lease was seen when they were last asked for.
+    pub(crate) leased: bool,
     pub(crate) next_id: u64,
     pub(crate) floor: u64,
     /// Bytes of the newest archive: the next one's estimate.
@@ -171,6 +234,11 @@ pub(crate) struct State {
     /// Saves under way.
     pub(crate) making: usize,
     pub(crate) counts: Counts,
+    /// Snapshots whose records are sealed in a second place, too: while they are relocated, or found
+    /// so. The listed place first.
+    pub(crate) twins: Vec<(usize, usize)>,
+    /// Snapshots leave by age, too.
+    pub(crate) expires: bool,
     /// Snapshots found at opening that did not pass, and why.
     pub(crate) rejected: Vec<(u64, Arc<str>)>,
 }
@@ -183,6 +251,21 @@ pub(crate) struct Counts {
     pub(crate) evicted: u64,
     pub(crate) written: u64,
     pub(crate) restarts: u64,
+    pub(crate) expired: u64,
+    pub(crate) relocated: u64,
+    pub(crate) trimmed: u64,
+}
+
+impl State {
+    /// The places in which the snapshot of a listed place is sealed, too.
+    pub(crate) fn twins_of(&self, n: usize) -> impl Iterator<Item = usize> {
+        self.twins.iter().filter(move |(listed, _)| *listed == n).map(|(_, twin)| *twin)
+    }
+
+    /// Whether a listed snapshot is such a one.
+    pub(crate) fn any_listed(&self, such: impl Fn(&Place) -> bool) -> bool {
+        self.listed.iter().any(|n| such(&self.places[usize::from(*n)]))
+    }
 }
 
 /// The engine.
@@ -199,6 +282,8 @@ pub(crate) struct Engine {
     pub(crate) options: Options,
     /// Where the files are; none of a ring in memory.
     pub(crate) storage: Option<Box<dyn Storage>>,
+    /// Those of readers in other processes, where there can be any.
+    pub(crate) leases: Option<Leases>,
     pub(crate) ring_id: Uuid,
     pub(crate) file_ids: [Uuid; 2],
     pub(crate) boot: Uuid,
@@ -218,6 +303,7 @@ impl fmt::Debug for Engine {
 pub(crate) struct Found {
     pub(crate) files: [MappedFile; 2],
     pub(crate) storage: Option<Box<dyn Storage>>,
+    pub(crate) leases: Option<Leases>,
     pub(crate) options: Options,
     pub(crate) ring_id: Uuid,
     pub(crate) file_ids: [Uuid; 2],
@@ -225,6 +311,10 @@ pub(crate) struct Found {
     pub(crate) spaces: [(Extents, Option<Extent>); 2],
     /// Valid snapshots with their place numbers, newest first; one may be retained unlisted.
     pub(crate) snapshots: Vec<(u16, Place)>,
+    /// Snapshots that have left the ring, and that readers still lease.
+    pub(crate) leased: Vec<(u16, Place)>,
+    /// Second records of some of these: the place listed, the other one and what it holds.
+    pub(crate) twins: Vec<(u16, u16, Place)>,
     pub(crate) next_id: u64,
     pub(crate) floor: u64,
     pub(crate) recovery: Recovery,
@@ -252,12 +342,18 @@ impl Engine {
             if place.durable && steady.is_none() {
                 steady = Some(*number);
             }
+            let born = crate::clock::born(place.created);
+            places[usize::from(*number)] = Place { born, ..place.clone() };
+        }
+        for (number, place) in &found.leased {
+            limbo.push(*number);
             places[usize::from(*number)] = place.clone();
         }
         let spaces = found.spaces.map(|(extents, schema)| Space {
             extents,
             schema,
             schema_durable: false,
+            retired: Vec::new(),
             free: Vec::with_capacity(slots),
         });
         let rejected = found.recovery.rejected.iter();
@@ -268,6 +364,8 @@ impl Engine {
             spaces,
             listed,
             limbo,
+            unasked: Unasked::default(),
+            leased: found.leased.iter().any(|(_, place)| place.leased_at.is_some()),
             next_id: found.next_id,
             floor: found.floor,
             last_len: 0,
@@ -278,8 +376,15 @@ impl Engine {
             scratch: Vec::new(),
             making: 0,
             counts: Counts::default(),
+            twins: Vec::new(),
+            expires: found.options.ttl.is_some(),
             rejected,
         };
+        for (listed, number, place) in found.twins {
+            state.places[usize::from(number)] = Place { listed: false, ..place };
+            state.limbo.push(number);
+            state.twins.push((usize::from(listed), usize::from(number)));
+        }
         for number in (0..2 * slots).rev() {
             if state.places[number].state == Use::Free {
                 state.spaces[number / slots].free.push((number % slots) as u16);
@@ -302,6 +407,7 @@ impl Engine {
             flusher: Flusher::new(found.storage.is_some(), found.options.durability),
             options: found.options,
             storage: found.storage,
+            leases: found.leases,
             ring_id: found.ring_id,
             file_ids: found.file_ids,
             boot: found.boot,
@@ -342,6 +448,40 @@ impl Engine {
     /// Where a run of blocks starts in its file.
     pub(crate) fn run_at(&self, run: u64) -> u64 {
         self.data_at() + run * BLOCK
+    }
+}
+
+impl Keeper for Engine {
+    fn ring(&self) -> &Ring {
+        &self.ring
+    }
+
+    fn layout(&self) -> &Arc<Layout> {
+        &self.layout
+    }
+
+    fn believe(&self, place: usize, id: u64) -> Result<(), MementoError> {
+        Engine::believe(self, place, id)
+    }
+
+    fn archive(&self, place: usize) -> &[u8] {
+        let root = self.lock().places[place].root;
+        self.file_of(place).retained(root)
+    }
+
+    fn wrote(&self, place: usize) -> bool {
+        !self.lock().places[place].found
+    }
+
+    fn joined(&self) {
+        // Relaxed: for people to read.
+        self.mementos.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn left(&self, place: usize) {
+        self.ring.unhold(place);
+        // Relaxed: for people to read.
+        self.mementos.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

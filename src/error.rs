@@ -29,6 +29,9 @@ pub enum HeldBy {
     },
     /// A `read` is running on it.
     Read,
+    /// A [`Reader`](crate::Reader) reads it, in this or another process. A process that has been
+    /// stopped shows by its age.
+    Reader,
     /// It was kept under this label.
     Label(String),
     /// It is the newest known to be on the disk, or on its way there.
@@ -43,6 +46,7 @@ impl fmt::Display for Holder {
             HeldBy::Mementos { mementos: 1 } => write!(f, "{} by a memento", self.id)?,
             HeldBy::Mementos { mementos } => write!(f, "{} by {mementos} mementos", self.id)?,
             HeldBy::Read => write!(f, "{} by a read", self.id)?,
+            HeldBy::Reader => write!(f, "{} by a reader in another process", self.id)?,
             HeldBy::Label(label) => write!(f, "{} by the label {label:?}", self.id)?,
             HeldBy::Durability => write!(f, "{} until a newer one is on the disk", self.id)?,
             HeldBy::Newest => write!(f, "{} as one of the newest two", self.id)?,
@@ -56,7 +60,7 @@ fn list(holders: &[Holder]) -> String {
 }
 
 /// Why [`save`](crate::Caretaker::save) or [`capture`](crate::Caretaker::capture) did not publish.
-/// The ring, the files and the state are as they were.
+/// But for [`NotDurable`](SaveError::NotDurable) the ring, the files and the state are as they were.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum SaveError {
@@ -122,15 +126,28 @@ pub enum SaveError {
         "this process was forked from the one that opened the caretaker; open one of its own, in a directory of its own"
     )]
     Forked,
-    /// It was published, but is not on the disk as [`Durability::Sync`](crate::Durability::Sync)
-    /// promises.
-    #[error("{id} was published, but could not be made durable")]
+    /// It was published and survives the process, but a sync has failed: this snapshot's under
+    /// [`Durability::Sync`](crate::Durability::Sync), or one since the last save that told so. Each
+    /// failure is told by one save; what depended on it is written anew elsewhere, and
+    /// [`durable`](crate::Caretaker::durable) says what is on the disk.
+    #[error(
+        "{id} was published, but a sync has failed: only what `durable()` covers is on the disk; check the disk"
+    )]
     NotDurable {
         /// The snapshot, which can be read and rolled back to.
         id: SnapshotId,
         /// What the disk said.
         #[source]
         source: FlushError,
+    },
+    /// The system could not write the archive to the file.
+    #[error("writing to {} failed; nothing was published: check the disk, and save again", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
     },
     /// No more ids: 2^52 have been used.
     #[error("this directory has used up its 2^52 snapshot ids; start a new one")]
@@ -257,6 +274,15 @@ pub enum MementoError {
     /// Called in a forked child.
     #[error("this process was forked from the one that opened the caretaker; open one of its own")]
     Forked,
+    /// A reader could not have the kernel's lock that keeps the place.
+    #[error("{id} could not be leased; see that nobody else locks `leases.lock`, and try again")]
+    Lease {
+        /// The id asked for.
+        id: SnapshotId,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
     /// It was written by a program with another layout of the state.
     #[error("{id} has another layout: {difference}")]
     Layout {

@@ -107,7 +107,7 @@ impl Entry {
         self.target
     }
 
-    fn of(place: &Place) -> Entry {
+    pub(crate) fn of(place: &Place) -> Entry {
         let id = |n: u64| (n > 0).then(|| SnapshotId::new(n));
         Entry {
             id: SnapshotId::new(place.id),
@@ -215,6 +215,13 @@ pub struct Stats {
     pub evicted: u64,
     /// Bytes written for snapshots since opening.
     pub written_bytes: u64,
+    /// Snapshots among the evicted that left by age.
+    pub expired: u64,
+    /// Snapshots written anew elsewhere after a failed sync, or because nothing told that they were
+    /// on the disk.
+    pub relocated: u64,
+    /// Bytes of snapshots whose memory was let go of under memory pressure.
+    pub trimmed_bytes: u64,
     /// Archives started over because their size had been guessed wrong.
     pub restarts: u64,
     /// Bytes of both files.
@@ -223,7 +230,8 @@ pub struct Stats {
     pub used_bytes: u64,
     /// Mementos alive.
     pub mementos: u64,
-    /// What retains snapshots besides the ring: mementos, reads, labels, the disk; with ages.
+    /// What retains snapshots besides the ring: mementos, reads, readers in other
+    /// processes, labels, the disk; with ages.
     pub held: Vec<Holder>,
 }
 
@@ -234,7 +242,8 @@ impl Engine {
     }
 
     pub(crate) fn stats(&self) -> Stats {
-        let state = self.lock();
+        let mut state = self.lock();
+        let held = self.all_holders(&mut state);
         let head = state.listed.front().map(|n| SnapshotId::new(state.places[usize::from(*n)].id));
         Stats {
             head,
@@ -244,11 +253,14 @@ impl Engine {
             rollbacks: state.counts.rollbacks,
             evicted: state.counts.evicted,
             written_bytes: state.counts.written,
+            expired: state.counts.expired,
+            relocated: state.counts.relocated,
+            trimmed_bytes: state.counts.trimmed,
             restarts: state.counts.restarts,
             file_bytes: self.files.iter().map(|f| f.len()).sum(),
             used_bytes: used(&state),
             mementos: self.mementos.load(std::sync::atomic::Ordering::Relaxed),
-            held: self.all_holders(&state),
+            held,
         }
     }
 }

@@ -143,6 +143,7 @@ mod save;
 mod capture;
 mod engine;
 mod space;
+mod tenancy;
 mod extents;
 mod publish;
 mod id;
@@ -155,10 +156,15 @@ mod file;
 mod header;
 mod record;
 mod flush;
+mod relocate;
+mod arm;
+mod expire;
+mod pressure;
 // and back: found, believed, held, restored.
 mod directory;
 mod open;
 mod recover;
+mod looks;
 mod verify;
 mod checker;
 mod memento;
@@ -166,6 +172,14 @@ mod history;
 mod rollback;
 mod guard;
 mod thaw;
+// In other processes:
+mod reader;
+mod reader_error;
+mod follower;
+mod sight;
+mod window;
+mod lease;
+mod herald;
 // Beside the way.
 mod error;
 mod clock;
@@ -173,6 +187,8 @@ mod os;
 mod sync;
 #[cfg(all(test, loom))]
 mod loom_models;
+#[cfg(all(test, loom))]
+mod loom_leases;
 mod probe;
 mod mutants;
 #[cfg(feature = "campaign")]
@@ -193,6 +209,8 @@ pub use id::SnapshotId;
 pub use map::{ArchivedEntries, ArchivedEntry, ArchivedItems, ArchivedMap, ArchivedSet};
 pub use memento::{Digest, Memento};
 pub use options::{Durability, Options};
+pub use reader::Reader;
+pub use reader_error::ReaderError;
 pub use record::Kind;
 pub use rollback::Rollback;
 pub use schema::{Fingerprint, Node, Schema, Shape};

@@ -4,7 +4,10 @@
 //! In that order: nothing is written before the newest whole snapshot has been found, and doing it
 //! again, also after a crash in the middle, finds the same.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::{Arc, atomic::Ordering},
+};
 
 use crate::{
     directory::{Directory, io_error},
@@ -12,14 +15,16 @@ use crate::{
     error::OpenError,
     file::{BLOCK, MappedFile},
     header::{
-        BadHeader, FLOOR_AT, FLOOR_LEN, FORMAT, Floor, HEADER_AT, HEADER_LEN, Header, SLOTS_AT,
-        Side, Uuid, data_at, slot_pages,
+        BadHeader, FLOOR_AT, FLOOR_LEN, FORMAT, Floor, HEADER_AT, HEADER_LEN, HINT_AT, Header,
+        SLOTS_AT, Side, Uuid, WAKE_AT, data_at, slot_pages,
     },
+    lease::Taken,
     mutants::Mutant,
     options::Options,
     os,
     record::{LABEL_AT, LABEL_LEN, RECORD_LEN, SLOT_LEN},
-    recover::{Ground, Survey, survey},
+    recover::{Ground, Survey, survey, tenants},
+    ring::Word,
     schema::Layout,
     storage::{RawFile, Storage, SystemFile},
 };
@@ -317,23 +322,43 @@ fn finish(
     if let Some((file, at)) = found.relisted.map(slot) {
         file.unseal(at + LABEL_AT, LABEL_LEN as u64);
     }
-    for (file, at) in found.surplus.into_iter().map(slot) {
+    for (file, at) in found.surplus.iter().copied().map(slot) {
         file.unseal(at, RECORD_LEN as u64);
     }
-    let blocks = files.each_ref().map(|file| (file.len() - data_at(options.ring)) / BLOCK);
-    let [mut a, mut b] = found.extents;
-    a.grow(blocks[0]);
-    b.grow(blocks[1]);
+    let mut extents = found.extents;
+    for (extents, file) in extents.iter_mut().zip(&files) {
+        extents.grow((file.len() - data_at(options.ring)) / BLOCK);
+    }
+    // Asked for now that the seals are broken (L2).
+    let leases = storage.as_ref().map_or(Ok(None), |storage| storage.leases())?;
+    let taken = leases.as_ref().map(|l| l.taken(2 * usize::from(slots))).filter(Taken::any);
+    let leased = taken.map_or_else(Vec::new, |taken| {
+        let ground = Ground {
+            files: files.each_ref().map(Some),
+            file_ids,
+            ring: options.ring,
+            boot,
+            floors: &[],
+            layout: &layout,
+            check,
+            max_depth: options.max_depth,
+        };
+        tenants(&ground, &taken, &found.snapshots, &mut extents)
+    });
+    let [a, b] = extents;
     let engine = Engine::new(
         Found {
             files,
             storage,
+            leases,
             options,
             ring_id,
             file_ids,
             boot,
             spaces: [(a, found.schemas[0]), (b, found.schemas[1])],
             snapshots: found.snapshots,
+            leased,
+            twins: found.twins,
             next_id: found.next_id,
             floor: found.next_id + FLOOR_STEP,
             recovery: found.recovery,
@@ -370,6 +395,14 @@ impl Engine {
         }
         // Whoever can be believed can be read.
         let state = self.lock();
+        let (head, hint) = (self.ring.head(), self.files[0].word64(HINT_AT));
+        // The last one may have been killed before it came to that. Never back: a hint names an id
+        // that has been given out.
+        if head.id() > Word::from_bits(hint.load(Ordering::Relaxed)).id() {
+            hint.store(head.bits(), Ordering::Relaxed);
+            // Release: as in `publish`.
+            self.files[0].word(WAKE_AT).fetch_add(1, Ordering::Release);
+        }
         for number in &state.listed {
             let n = usize::from(*number);
             let place = &state.places[n];

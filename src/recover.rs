@@ -5,10 +5,7 @@
 //!
 //! Knows records and bytes. Making, mending and naming files is for `open.rs`.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, atomic::Ordering},
-};
+use std::sync::atomic::Ordering;
 
 use crate::{
     engine::{CheckFn, FLOOR_STEP, Place, Trust, Use},
@@ -17,19 +14,17 @@ use crate::{
     header::{Floor, HINT_AT, SLOTS_AT, Side, Uuid, data_at, slot_pages},
     history::{Recovery, RejectedSlot},
     id::SnapshotId,
+    lease::Taken,
+    looks::Looks,
     mutants::Mutant,
     record::{
         DurableNote, Extent, LABEL_AT, LABEL_LEN, NOTE_AT, NOTE_LEN, RECORD_LEN, Record, SLOT_LEN,
         decode_label, has_left, seal_of,
     },
     ring::{MAX_ID, Word},
-    schema::{Layout, first_difference},
+    schema::Layout,
     session::MAX_ARCHIVE,
-    verify::check_place,
 };
-
-/// The longest layout text that is read from a file.
-const MAX_SCHEMA: u64 = 16 << 20;
 
 /// What is known before the first slot page is read.
 #[derive(Clone, Copy)]
@@ -53,6 +48,9 @@ pub(crate) struct Survey {
     pub(crate) schemas: [Option<Extent>; 2],
     /// Valid snapshots with their place numbers, newest first; one may be retained unlisted.
     pub(crate) snapshots: Vec<(u16, Place)>,
+    /// Second records of some of these, retained with them until one is known to be on the disk:
+    /// the place chosen, the other one and what it holds.
+    pub(crate) twins: Vec<(u16, u16, Place)>,
     /// Sealed places that nothing retains: their seals are to be broken.
     pub(crate) surplus: Vec<u16>,
     /// It had left the ring and is the newest again, power having been lost: its note is to go.
@@ -62,13 +60,15 @@ pub(crate) struct Survey {
 }
 
 /// What a slot page holds, once it has passed.
-struct Slot {
+pub(crate) struct Slot {
     number: u16,
-    side: Side,
-    record: Record,
-    place: Place,
+    pub(crate) side: Side,
+    pub(crate) record: Record,
+    pub(crate) place: Place,
     /// Its run counts it among its users.
     claimed: bool,
+    /// It is on the disk if it is whole: of an earlier boot, and nobody has noted it.
+    doubtful: bool,
 }
 
 /// Looks at everything; changes nothing.
@@ -80,6 +80,7 @@ pub(crate) fn survey(ground: &Ground<'_>) -> Survey {
         }),
         schemas: [None, None],
         snapshots: Vec::new(),
+        twins: Vec::new(),
         surplus: Vec::new(),
         relisted: None,
         next_id: 1,
@@ -91,12 +92,18 @@ pub(crate) fn survey(ground: &Ground<'_>) -> Survey {
     let mut highest = 0;
     let slots = found.read_slots(ground, &mut doubtful);
     let mut looks = Looks::default();
-    for slot in slots {
-        highest = highest.max(slot.record.id);
-        found.admit(ground, slot, &mut looks);
+    highest = highest.max(slots.first().map_or(0, |slot| slot.record.id));
+    let mut slots = slots.into_iter().peekable();
+    while let Some(slot) = slots.next() {
+        let mut twins = vec![slot];
+        while let Some(twin) = slots.next_if(|next| twins[0].record.is_twin_of(&next.record)) {
+            twins.push(twin);
+        }
+        found.admit_one_of(ground, twins, &mut looks);
     }
     found.next_id = found.next_id(ground, highest, &doubtful);
     found.choose_listed(ground);
+    found.part_twins(ground);
     found
 }
 
@@ -123,27 +130,68 @@ impl Survey {
                 }
             }
         }
-        slots.sort_by_key(|slot| std::cmp::Reverse(slot.record.id));
+        // Of twins the one known to be on the disk first.
+        slots.sort_by_key(|slot| (std::cmp::Reverse(slot.record.id), !slot.place.durable));
         slots
     }
 
-    /// Takes a slot in, or rejects it; newer ones have been taken in.
-    fn admit(&mut self, ground: &Ground<'_>, mut slot: Slot, looks: &mut Looks) {
-        let Some(file) = ground.files[slot.side.index()] else { return };
-        let extents = &mut self.extents[slot.side.index()];
+    /// Takes in one of the records of a snapshot: the first that passes. The others, sealed while it
+    /// was relocated, go without a word; if none passes, all are rejected.
+    fn admit_one_of(&mut self, ground: &Ground<'_>, twins: Vec<Slot>, looks: &mut Looks) {
+        let several = twins.len() > 1;
+        let mut taken = None;
+        let mut refused = Vec::new();
+        for mut slot in twins {
+            if let Some(taken) = taken {
+                let extents = &mut self.extents[slot.side.index()];
+                if claim(extents, &mut slot, data_at(ground.ring)).is_err() {
+                    release(extents, &slot);
+                    self.surplus.push(slot.number);
+                } else {
+                    self.twins.push((taken, slot.number, slot.place));
+                }
+                continue;
+            }
+            let number = slot.number;
+            match self.admit(ground, slot, several, looks) {
+                Ok(()) => taken = Some(number),
+                Err(rejected) => refused.push((number, rejected)),
+            }
+        }
+        match taken {
+            Some(_) => self.surplus.extend(refused.into_iter().map(|(number, _)| number)),
+            None => self.recovery.rejected.extend(refused.into_iter().map(|(_, slot)| slot)),
+        }
+    }
+
+    /// Takes a slot in, or says why not; newer ones have been taken in. `wholly`: its bytes are
+    /// checked, too, as the newest one's are anyway.
+    fn admit(
+        &mut self,
+        ground: &Ground<'_>,
+        mut slot: Slot,
+        wholly: bool,
+        looks: &mut Looks,
+    ) -> Result<(), RejectedSlot> {
+        let (side, place) = (slot.side, slot.record.index);
+        let id = SnapshotId::new(slot.record.id);
+        let reject = |reason| Err(RejectedSlot { side, place, id: Some(id), reason });
+        let Some(file) = ground.files[side.index()] else {
+            return reject("its file is gone".to_owned());
+        };
+        let extents = &mut self.extents[side.index()];
+        let wholly = wholly || slot.doubtful || self.snapshots.is_empty();
         let passed = if self.snapshots.iter().any(|(_, p)| p.id == slot.record.id) {
             Err("another place holds the same id".to_owned())
         } else {
             claim(extents, &mut slot, data_at(ground.ring))
-                .and_then(|()| looks.look(ground, file, &mut slot, self.snapshots.is_empty()))
+                .and_then(|()| looks.look(ground, file, &mut slot, wholly))
         };
-        let id = SnapshotId::new(slot.record.id);
         if let Err(reason) = passed {
             release(extents, &slot);
-            let (side, place) = (slot.side, slot.record.index);
-            self.recovery.rejected.push(RejectedSlot { side, place, id: Some(id), reason });
-            return;
+            return reject(reason);
         }
+        slot.place.durable |= slot.doubtful;
         match &slot.place.trust {
             Trust::Checked => {
                 self.recovery.verified_bytes += slot.place.root.len;
@@ -166,6 +214,26 @@ impl Survey {
             slot.place.schema_run = None;
         }
         self.snapshots.push((slot.number, slot.place));
+        Ok(())
+    }
+
+    /// Lets go of second records, but for those that may be the only ones on the disk (P4): where
+    /// nothing is known to be there.
+    fn part_twins(&mut self, ground: &Ground<'_>) {
+        let known = self.snapshots.iter().any(|(_, place)| place.durable);
+        for (taken, number, place) in std::mem::take(&mut self.twins) {
+            let listed = self.snapshots.iter().any(|(n, place)| *n == taken && place.listed);
+            if listed && !known {
+                self.twins.push((taken, number, place));
+                continue;
+            }
+            let extents = &mut self.extents[usize::from(number) / slot_pages(ground.ring) as usize];
+            extents.release(place.run);
+            if let Some(run) = place.schema_run {
+                extents.release(run);
+            }
+            self.surplus.push(number);
+        }
     }
 
     /// Where ids go on; `highest` is the highest in a record that could be read.
@@ -227,6 +295,54 @@ impl Survey {
     }
 }
 
+/// What readers of the caretaker before still lease, of places whose seals are broken: it stays as it
+/// is, listed nowhere (L2). Claims its extents in `extents`.
+pub(crate) fn tenants(
+    ground: &Ground<'_>,
+    taken: &Taken,
+    snapshots: &[(u16, Place)],
+    extents: &mut [Extents; 2],
+) -> Vec<(u16, Place)> {
+    let mut tenants = Vec::new();
+    for number in 0..2 * slot_pages(ground.ring) as u16 {
+        let known = snapshots.iter().any(|(known, _)| *known == number);
+        if known || !taken.contains(usize::from(number)) {
+            continue;
+        }
+        let Some(mut slot) = read_leased(ground, number) else { continue };
+        let extents = &mut extents[slot.side.index()];
+        match claim(extents, &mut slot, data_at(ground.ring)) {
+            Ok(()) => tenants.push((number, slot.place)),
+            // Its reader has not believed it: what is believed is not written over.
+            Err(_) => release(extents, &slot),
+        }
+    }
+    tenants
+}
+
+/// Reads a slot page that a reader leases and whose seal is broken: the rest of the record is as it
+/// was when the reader believed it. `None` if it is nothing that anybody can have believed.
+fn read_leased(ground: &Ground<'_>, number: u16) -> Option<Slot> {
+    let slots = slot_pages(ground.ring) as u16;
+    let (side, index) = (Side::BOTH[usize::from(number / slots)], number % slots);
+    let file = ground.files[side.index()]?;
+    let mut bytes: [u8; RECORD_LEN] = file.read(SLOTS_AT + u64::from(index) * SLOT_LEN);
+    crate::header::seal(&mut bytes);
+    let record = Record::decode(&bytes).ok().flatten()?;
+    let fits = record.file_id == ground.file_ids[side.index()]
+        && (record.side, record.index) == (side, index)
+        && (1..MAX_ID).contains(&record.id);
+    let place = Place {
+        state: Use::Sealed,
+        id: record.id,
+        root: record.root,
+        trust: Trust::Rejected("it has left the ring".into()),
+        leased_at: Some(crate::clock::steady_millis()),
+        ..Place::free()
+    };
+    fits.then_some(Slot { number, side, record, place, claimed: false, doubtful: false })
+}
+
 /// Reads one slot page. `Ok(None)`: nothing is sealed there, as it should be.
 fn read_slot(
     ground: &Ground<'_>,
@@ -262,41 +378,28 @@ fn read_slot(
     }
     let note: [u8; NOTE_LEN] = file.read(at + NOTE_AT);
     let seal = seal_of(&bytes);
-    let noted = DurableNote::decode(&note)
-        .is_some_and(|n| n.id == record.id && n.record_seal == seal && n.boot == ground.boot);
-    // Read from the disk after a boot, it is on the disk. In the boot that wrote it only the note
-    // tells, since memory may hold what a failed sync has lost.
-    let durable = noted || record.boot != ground.boot || Mutant::NoDurableNote.is_on();
+    // In the boot that wrote it only the note tells, since memory may hold what a failed sync has
+    // lost. After a boot all of it was read from the disk: it is there if it is whole.
+    let earlier = record.boot != ground.boot;
+    let noted = DurableNote::decode(&note).is_some_and(|n| {
+        n.id == record.id && n.record_seal == seal && (earlier || n.boot == ground.boot)
+    });
+    let durable = noted || Mutant::NoDurableNote.is_on();
     let label: [u8; LABEL_LEN] = file.read(at + LABEL_AT);
     let number = side.index() as u16 * slot_pages(ground.ring) as u16 + index;
     let place = Place {
-        id: record.id,
-        kind: record.kind,
-        parent: record.parent,
-        target: record.target,
-        created: record.created,
-        logical: record.logical,
-        type_version: record.type_version,
-        depth: record.depth,
-        root: record.root,
-        root_pos: record.root_pos,
-        written: record.written,
-        seal,
         durable,
-        redirty: !durable,
+        redirty: !durable && !earlier,
         label: decode_label(&label, record.id).map(Into::into),
         left: has_left(&label, record.id),
-        trust: Trust::Unverified,
-        state: Use::Sealed,
-        listed: true,
-        found: true,
-        ..Place::free()
+        ..Place::found(&record, seal)
     };
-    Ok(Some(Slot { number, side, record, place, claimed: false }))
+    let doubtful = earlier && !durable;
+    Ok(Some(Slot { number, side, record, place, claimed: false, doubtful }))
 }
 
 /// The blocks under an extent, if it lies and is aligned as extents do.
-fn blocks_of(extent: Extent, first_data: u64) -> Result<std::ops::Range<u64>, String> {
+pub(crate) fn blocks_of(extent: Extent, first_data: u64) -> Result<std::ops::Range<u64>, String> {
     let Extent { offset, len, .. } = extent;
     let bad = || format!("{len} bytes at {offset} are no extent");
     if len == 0 || offset < first_data || !(offset - first_data).is_multiple_of(BLOCK) {
@@ -347,124 +450,6 @@ fn release(extents: &mut Extents, slot: &Slot) {
     if let Some(run) = slot.place.schema_run {
         extents.release(run);
     }
-}
-
-/// What has been looked at. Records that share bytes, as rollbacks do, have them looked at once; and
-/// where records that were rejected overlap, as no honest ones do, that comes to an end: else a
-/// thousand of them could have a whole file summed up a thousand times.
-#[derive(Default)]
-struct Looks {
-    /// Bytes looked at, by side.
-    bytes: [u64; 2],
-    /// Archives that did not pass, with all that the check depends on.
-    failed: HashMap<(Side, Extent, bool, u32, u32), String>,
-    /// What is different in other layouts, by their texts.
-    texts: HashMap<(Side, Extent), Result<Arc<str>, String>>,
-}
-
-impl Looks {
-    /// Charges for a look at `extent`, if there have not been too many.
-    fn charge(&mut self, file: &MappedFile, side: Side, extent: Extent) -> Result<(), String> {
-        let bytes = &mut self.bytes[side.index()];
-        *bytes = bytes.saturating_add(extent.len);
-        if *bytes > 2 * file.len() {
-            return Err("it overlaps others that were rejected, and they are too many".to_owned());
-        }
-        Ok(())
-    }
-
-    /// The difference between the program's layout and the one whose text is there.
-    fn difference(
-        &mut self,
-        ground: &Ground<'_>,
-        file: &MappedFile,
-        side: Side,
-        schema: Extent,
-    ) -> Result<Arc<str>, String> {
-        if let Some(known) = self.texts.get(&(side, schema)) {
-            return known.clone();
-        }
-        let told = self.charge(file, side, schema).and_then(|()| {
-            let text = layout_text(file, schema)?;
-            Ok(clip(&first_difference(&text, &ground.layout.text)).into())
-        });
-        self.texts.insert((side, schema), told.clone());
-        told
-    }
-
-    /// Whether a place's bytes are what they should be: their checksum, and what `check` says.
-    fn passes(
-        &mut self,
-        file: &MappedFile,
-        slot: &Slot,
-        check: Option<CheckFn>,
-    ) -> Result<(), String> {
-        let Slot { side, place, .. } = slot;
-        let look = (*side, place.root, check.is_some(), place.root_pos, place.depth);
-        if let Some(why) = self.failed.get(&look) {
-            return Err(why.clone());
-        }
-        let passed = self.charge(file, *side, place.root).and_then(|()| match check {
-            Some(check) => check_place(file, place, check).map(drop),
-            None => file.check_extent(place.root),
-        });
-        if let Err(why) = &passed {
-            self.failed.insert(look, why.clone());
-        }
-        passed
-    }
-
-    /// Decides how far a slot is trusted; checks its bytes if it would be the newest.
-    fn look(
-        &mut self,
-        ground: &Ground<'_>,
-        file: &MappedFile,
-        slot: &mut Slot,
-        newest: bool,
-    ) -> Result<(), String> {
-        let Ground { layout, check, max_depth, .. } = *ground;
-        if slot.record.layout != layout.fingerprint {
-            let difference = self.difference(ground, file, slot.side, slot.record.schema)?;
-            if newest {
-                self.passes(file, slot, None)?;
-            }
-            slot.place.trust = Trust::Foreign(difference);
-            return Ok(());
-        }
-        let depth = slot.record.depth;
-        if depth > max_depth {
-            // Whole, perhaps, for those who allow as much.
-            let reason = format!("{depth} pointers deep, and `Options::max_depth` is {max_depth}");
-            slot.place.trust = Trust::Foreign(reason.into());
-            return Ok(());
-        }
-        if newest {
-            self.passes(file, slot, Some(check))?;
-            slot.place.trust = Trust::Checked;
-        }
-        Ok(())
-    }
-}
-
-/// The start of what a file says, fit for a log.
-fn clip(text: &str) -> String {
-    const MOST: usize = 400;
-    let clean = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
-    let mut clipped: String = text.chars().take(MOST).map(clean).collect();
-    if text.chars().nth(MOST).is_some() {
-        clipped.push_str("...");
-    }
-    clipped
-}
-
-/// The layout text that a record points at.
-fn layout_text(file: &MappedFile, schema: Extent) -> Result<String, String> {
-    if schema.len == 0 || schema.len > MAX_SCHEMA {
-        return Err(format!("of another layout, whose text ({} bytes) cannot be read", schema.len));
-    }
-    file.check_extent(schema)
-        .map_err(|e| format!("of another layout, whose text is damaged: {e}"))?;
-    Ok(String::from_utf8_lossy(file.retained(schema)).into_owned())
 }
 
 /// Which of the snapshots (newest first) are not to be listed: those that had left the ring, and

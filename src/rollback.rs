@@ -14,11 +14,10 @@ use std::{
 
 use crate::{
     engine::Engine,
-    error::{MementoError, ResumeError, RollbackError, SaveError},
+    error::{MementoError, ResumeError, RollbackError},
     id::SnapshotId,
     memento::{Hold, Memento},
     mutants::{Mutant, gap},
-    options::Durability,
     os,
     save::Inside,
     snapshot::Snapshot,
@@ -79,12 +78,11 @@ pub(crate) fn panic_message(payload: &(dyn Any + Send)) -> String {
 /// Makes `state` what the memento holds, or leaves it as it was.
 pub(crate) fn restore<T: Snapshot>(memento: &Memento<T>, state: &mut T) -> Result<(), Unrestored> {
     let hold = memento.hold();
-    let layout = &hold.engine().layout;
+    let layout = hold.layout();
     let mut touched = None;
     // Bytes that this process has not written can be whole and still contradict themselves, as by
     // an entry that is there twice: then a state restored in place would be a mixture (P5).
-    let found = hold.engine().lock().places[hold.place()].found;
-    if !layout.fallible && !found {
+    if !layout.fallible && hold.is_ours() {
         let in_place = catch_unwind(AssertUnwindSafe(|| {
             state.restore(memento.archived(), &mut Thaw::of(layout))
         }));
@@ -127,7 +125,7 @@ impl Engine {
             Some(n) => {
                 // R4: under the lock.
                 self.ring.hold(n);
-                Ok(Hold::counted(self, n, id))
+                Ok(Hold::counted(self.clone(), n, id))
             }
             None => Err(match state.rejected.iter().find(|(n, _)| *n == id.get()) {
                 Some((_, reason)) => MementoError::Rejected { id, reason: reason.to_string() },
@@ -209,12 +207,7 @@ impl Engine {
             .map_err(|source| RollbackError::Unpublished { to, source })?;
         drop(moving);
         drop(inside);
-        if self.options.durability == Durability::Sync {
-            self.flush_upto(id.get()).map_err(|source| RollbackError::Unpublished {
-                to,
-                source: SaveError::NotDurable { id, source },
-            })?;
-        }
+        self.wait_for_the_disk(id).map_err(|source| RollbackError::Unpublished { to, source })?;
         Ok(Rollback { id, from: now, to, took: start.elapsed() })
     }
 
@@ -241,7 +234,7 @@ impl Engine {
             return Err(ResumeError::Forked);
         }
         let Some(word) = self.ring.hold_head() else { return Ok(None) };
-        let hold = Hold::counted(self, word.place(), SnapshotId::new(word.id()));
+        let hold = Hold::counted(self.clone(), word.place(), SnapshotId::new(word.id()));
         Ok(Some(Memento::of(hold)?))
     }
 }
@@ -252,6 +245,9 @@ fn refused(to: SnapshotId, why: MementoError) -> RollbackError {
         MementoError::Unknown { .. } => RollbackError::Unknown { to },
         MementoError::Forked => RollbackError::Forked,
         MementoError::Evicted { oldest, .. } => RollbackError::Evicted { to, oldest },
+        MementoError::Lease { source, .. } => {
+            RollbackError::Rejected { to, reason: source.to_string() }
+        }
         MementoError::Rejected { reason, .. } => RollbackError::Rejected { to, reason },
         MementoError::Layout { difference, .. } => RollbackError::Layout { to, difference },
     }

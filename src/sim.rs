@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 use crate::{
     error::OpenError,
     header::{FLOOR_LEN, Floor, Uuid},
+    lease::Leases,
     storage::{RawFile, Storage},
 };
 
@@ -547,6 +548,10 @@ impl Storage for SimDirectory {
 
     fn floor(&self) -> Option<Floor> {
         Floor::decode(&self.0.inner.lock().floor)
+    }
+
+    fn leases(&self) -> Result<Option<Leases>, OpenError> {
+        Ok(None)
     }
 
     fn write_floor(&self, floor: &Floor) -> io::Result<()> {

@@ -17,6 +17,7 @@ use crate::{
     record::{LABEL_AT, RECORD_LEN, encode_label},
     ring::Word,
     session::Scratch,
+    tenancy::PATIENCE,
 };
 
 /// Space and a place for a snapshot in the making. Given back, unless it is sealed.
@@ -44,18 +45,21 @@ impl Engine {
         let need = if again { need } else { last };
         let least = if again { blocks_for(need) } else { 1 };
         let mut blocks = blocks_for(need + need / 8);
+        let mut patience = PATIENCE;
         let (side, run) = loop {
             let side = match state.listed.front() {
                 Some(newest) => self.side_of(usize::from(*newest)).other(),
                 None => Side::A,
             };
-            self.reclaim(&mut state, side);
+            self.reclaim_in_turn(&mut state, side);
             if state.spaces[side.index()].free.is_empty() {
                 // Other threads' saves end soon: nothing need leave for their sake.
                 if self.is_making(&state, side) {
                     self.settled.wait(&mut state);
-                } else if !self.evict_for_space(&mut state, side) {
-                    return Err(SaveError::Held { holders: self.holders(&state, side) });
+                } else if !self.evict_for_space(&mut state, side)
+                    && !self.wait_for_readers(&mut state, side, &mut patience)
+                {
+                    return Err(SaveError::Held { holders: self.holders(&mut state, side) });
                 }
                 continue;
             }
@@ -64,6 +68,10 @@ impl Engine {
             let last = if again { extents.take_last(blocks) } else { None };
             if let Some(run) = last.or_else(|| extents.take(blocks)) {
                 break (side, run);
+            }
+            // What waits for its turn comes before growth.
+            if self.reclaim(&mut state, side) {
+                continue;
             }
             state = match self.make_space(state, side, blocks) {
                 Ok(state) => state,
@@ -78,7 +86,7 @@ impl Engine {
             };
         };
         let Some(index) = state.spaces[side.index()].free.pop() else {
-            return Err(SaveError::Held { holders: self.holders(&state, side) });
+            return Err(SaveError::Held { holders: self.holders(&mut state, side) });
         };
         state.places[self.number(side, index)].state = Use::Making;
         state.making += 1;
@@ -123,13 +131,13 @@ impl Engine {
                 Err(error) => refused = Some(error),
             }
         }
-        if self.would_fit(&state, side, blocks, refused.is_none())
+        if self.would_fit(&mut state, side, blocks, refused.is_none())
             && self.evict_for_space(&mut state, side)
         {
             return Ok(state);
         }
         let free = state.spaces[side.index()].extents.largest_gap() * BLOCK;
-        let held = self.holders(&state, side);
+        let held = self.holders(&mut state, side);
         Err(SaveError::NoSpace {
             need: blocks * BLOCK,
             free,
@@ -140,18 +148,20 @@ impl Engine {
     }
 
     /// Whether a listed snapshot could be evicted for space: on this side, and nothing but the
-    /// list retains it.
-    fn is_evictable(&self, state: &State, side: Side, number: u16) -> bool {
+    /// list retains it. Leases as they were last asked for.
+    pub(crate) fn is_evictable(&self, state: &State, side: Side, number: u16) -> bool {
         let n = usize::from(number);
         self.side_of(n) == side
             && state.places[n].label.is_none()
             && self.ring.holds(n).0 == 0
+            && state.places[n].leased_at.is_none()
             && !self.is_steady(state, number)
     }
 
     /// Whether evicting all that may be evicted would make room: asked before the first one goes
     /// (P5).
-    fn would_fit(&self, state: &State, side: Side, blocks: u64, may_grow: bool) -> bool {
+    fn would_fit(&self, state: &mut State, side: Side, blocks: u64, may_grow: bool) -> bool {
+        self.ask_for_leases(state);
         let mut trial = state.spaces[side.index()].extents.clone();
         if may_grow {
             trial.grow((self.files[side.index()].max() - self.data_at()) / BLOCK);
@@ -167,6 +177,7 @@ impl Engine {
     /// Unlists the oldest snapshot of a side that nothing retains, but for the newest two. `false`
     /// if there is none.
     pub(crate) fn evict_for_space(&self, state: &mut State, side: Side) -> bool {
+        self.ask_for_leases(state);
         let mut oldest_first = state.listed.iter().skip(2).rev().copied();
         let candidate = oldest_first.find(|number| self.is_evictable(state, side, *number));
         let Some(number) = candidate else { return false };
@@ -178,7 +189,7 @@ impl Engine {
 
     /// P4: the newest durable snapshot, and those on their way to the disk. Until there is one,
     /// all that opening found in this boot without a note: any of them may be the only one there.
-    fn is_steady(&self, state: &State, number: u16) -> bool {
+    pub(crate) fn is_steady(&self, state: &State, number: u16) -> bool {
         let found = || state.places[usize::from(number)].redirty && self.flusher.syncs();
         if Mutant::NoSteadyRule.is_on() {
             return false;
@@ -194,42 +205,71 @@ impl Engine {
             state.listed.remove(at);
             let place = &mut state.places[usize::from(number)];
             place.listed = false;
+            let (id, len) = (place.id, place.root.len);
             state.limbo.push(number);
+            state.unasked.places += 1;
+            state.unasked.bytes += len;
             state.counts.evicted += 1;
-            let id = SnapshotId::new(place.id);
+            let id = SnapshotId::new(id);
             self.listeners.tell(|| Event::Evicted { id });
+            let n = usize::from(number);
             if self.is_steady(state, number) {
                 // It keeps its seal, for the disk's sake: a note tells a reopening not to list it
                 // in the place of another.
-                let n = usize::from(number);
                 let left = encode_label(id.get(), "");
                 self.file_of(n).write_sealed(self.slot_at(n) + LABEL_AT, &left);
+            } else {
+                // At once, as `unseal_unlisted` says.
+                self.unseal(state, n);
             }
-            self.unseal_unlisted(state);
+            for twin in state.twins_of(usize::from(number)) {
+                self.file_of(twin).unseal(self.slot_at(twin), RECORD_LEN as u64);
+            }
+            state.twins.retain(|(listed, _)| *listed != usize::from(number));
         }
     }
 
     /// Breaks the seals of what is neither listed nor retained for the disk: whoever holds it here
     /// needs none, and a reopening must not find it in the place of something listed.
-    pub(crate) fn unseal_unlisted(&self, state: &State) {
-        for number in state.limbo.iter().filter(|number| !self.is_steady(state, **number)) {
-            let n = usize::from(*number);
-            self.file_of(n).unseal(self.slot_at(n), RECORD_LEN as u64);
+    pub(crate) fn unseal_unlisted(&self, state: &mut State) {
+        for i in 0..state.limbo.len() {
+            let number = state.limbo[i];
+            if !state.places[usize::from(number)].unsealed && !self.is_steady(state, number) {
+                self.unseal(state, usize::from(number));
+            }
         }
     }
 
-    /// Frees the places of a side that nothing retains any more.
-    pub(crate) fn reclaim(&self, state: &mut State, side: Side) {
+    fn unseal(&self, state: &mut State, n: usize) {
+        self.file_of(n).unseal(self.slot_at(n), RECORD_LEN as u64);
+        state.places[n].unsealed = true;
+    }
+
+    /// Frees the places of a side that nothing retains any more. `false` if there was none.
+    pub(crate) fn reclaim(&self, state: &mut State, side: Side) -> bool {
+        if state.limbo.is_empty() {
+            return false;
+        }
         let on_side = |n: &u16| self.side_of(usize::from(*n)) == side;
-        if state.limbo.iter().any(|n| on_side(n) && !state.places[usize::from(*n)].quiet) {
+        let (mut loud, mut unknown) = (false, false);
+        for number in state.limbo.iter().filter(|n| on_side(n)) {
+            loud |= !state.places[usize::from(*number)].quiet;
+            unknown |= !self.may_be_used_again(state, *number) && !self.is_steady(state, *number);
+        }
+        if loud {
             self.quieten(state);
         }
+        if unknown {
+            self.ask_for_leases(state);
+        }
+        let before = state.limbo.len();
         let mut i = 0;
         while i < state.limbo.len() {
             let number = state.limbo[i];
             let n = usize::from(number);
             let retained = !on_side(&number)
                 || !state.places[n].quiet
+                || !self.may_be_used_again(state, number)
                 || (self.ring.holds(n).0 > 0 && !Mutant::ReuseHeld.is_on())
                 || self.is_steady(state, number);
             if retained {
@@ -239,6 +279,39 @@ impl Engine {
             state.limbo.swap_remove(i);
             self.free(state, n);
         }
+        let freed = state.limbo.len() < before;
+        if !state.spaces[side.index()].retired.is_empty() {
+            self.release_retired(state, side);
+        }
+        freed
+    }
+
+    /// The side's layout text is not relied on any more: the next snapshot there writes it anew.
+    pub(crate) fn retire_schema(&self, state: &mut State, side: Side) {
+        let next = state.next_id;
+        let space = &mut state.spaces[side.index()];
+        if let Some(schema) = space.schema.take() {
+            space.retired.push(((schema.offset - self.data_at()) / BLOCK, next));
+            space.schema_durable = false;
+        }
+    }
+
+    /// Frees the retired texts to which no snapshot refers any more.
+    #[cold]
+    fn release_retired(&self, state: &mut State, side: Side) {
+        let State { places, spaces, .. } = state;
+        let on_side = places.iter().enumerate().filter(|(n, _)| self.side_of(*n) == side);
+        let oldest =
+            on_side.filter(|(_, place)| place.is_sealed()).map(|(_, place)| place.id).min();
+        let space = &mut spaces[side.index()];
+        let extents = &mut space.extents;
+        space.retired.retain(|(run, next)| {
+            let in_use = oldest.is_some_and(|oldest| oldest < *next);
+            if !in_use {
+                extents.release(*run);
+            }
+            in_use
+        });
     }
 
     /// One scan clears every place that is not the head and not announced, for good (R3).
@@ -257,7 +330,9 @@ impl Engine {
     fn free(&self, state: &mut State, n: usize) {
         debug_assert!(!state.places[n].listed, "P1: only the unlisted are freed");
         self.ring.set_root(n, 0);
-        self.file_of(n).unseal(self.slot_at(n), RECORD_LEN as u64);
+        if !state.places[n].unsealed {
+            self.unseal(state, n);
+        }
         let side = self.side_of(n);
         let (run, schema_run) = (state.places[n].run, state.places[n].schema_run);
         let space = &mut state.spaces[side.index()];
@@ -271,7 +346,12 @@ impl Engine {
     }
 
     /// Who keeps the places of a side.
-    pub(crate) fn holders(&self, state: &State, side: Side) -> Vec<Holder> {
+    pub(crate) fn holders(&self, state: &mut State, side: Side) -> Vec<Holder> {
+        self.ask_for_leases(state);
+        self.known_holders(state, side)
+    }
+
+    fn known_holders(&self, state: &State, side: Side) -> Vec<Holder> {
         let head = self.ring.head().place();
         let mut announced = Vec::new();
         self.ring.scan(|word| announced.push(word));
@@ -281,6 +361,10 @@ impl Engine {
                 continue;
             }
             let number = n as u16;
+            if let Some(leased_at) = place.leased_at {
+                let (id, since) = (SnapshotId::new(place.id), clock::since(leased_at));
+                holders.push(Holder { id, by: HeldBy::Reader, since });
+            }
             let (mementos, held_at) = self.ring.holds(n);
             let (by, since) = if mementos > 0 {
                 let mementos = u32::try_from(mementos).unwrap_or(u32::MAX);
@@ -303,9 +387,9 @@ impl Engine {
     }
 
     /// Who keeps what, on both sides.
-    pub(crate) fn all_holders(&self, state: &State) -> Vec<Holder> {
+    pub(crate) fn all_holders(&self, state: &mut State) -> Vec<Holder> {
         let mut all = self.holders(state, Side::A);
-        all.extend(self.holders(state, Side::B));
+        all.extend(self.known_holders(state, Side::B));
         all.retain(|h| h.by != HeldBy::Newest);
         all.sort_by_key(|h| h.id);
         all

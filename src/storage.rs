@@ -15,6 +15,7 @@ use memmap2::MmapRaw;
 use crate::{
     error::OpenError,
     header::{Floor, Uuid},
+    lease::Leases,
 };
 
 /// A directory of ours, locked for writing until this is dropped.
@@ -50,6 +51,9 @@ pub(crate) trait Storage: fmt::Debug + Send + Sync {
 
     /// The copy of the id floor that outlives both files.
     fn floor(&self) -> Option<Floor>;
+
+    /// The file of leases, where there can be readers in other processes.
+    fn leases(&self) -> Result<Option<Leases>, OpenError>;
 
     /// Writes that copy, and returns when it is on the disk.
     fn write_floor(&self, floor: &Floor) -> io::Result<()>;
@@ -89,6 +93,17 @@ pub(crate) trait RawFile: fmt::Debug + Send + Sync {
 
     /// Returns when the whole file, its length included, is on the disk.
     fn sync_all(&self) -> io::Result<()>;
+
+    /// Returns when the file's bytes, and what it takes to find them, are on the disk.
+    fn sync_data(&self) -> io::Result<()> {
+        self.sync_all()
+    }
+
+    /// Lets go of the memory that whole pages of that mapping take, where they are on the disk: who
+    /// looks at them again has them read from there.
+    fn forget(&self, _map: &MmapRaw, _from: usize, _len: usize) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// A file of the system's.
@@ -128,5 +143,13 @@ impl RawFile for SystemFile {
 
     fn sync_all(&self) -> io::Result<()> {
         self.0.sync_all()
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn forget(&self, map: &MmapRaw, from: usize, len: usize) -> io::Result<()> {
+        crate::os::forget(&self.0, map, from, len)
     }
 }
