@@ -321,6 +321,10 @@ fn finish(
     };
     if let Some((file, at)) = found.relisted.map(slot) {
         file.unseal(at + LABEL_AT, LABEL_LEN as u64);
+        if storage.is_some() {
+            // At once: it is listed again and durable, also for the next loss of power (P4).
+            file.sync(at, SLOT_LEN).map_err(io_error(file.path(), "sync"))?;
+        }
     }
     for (file, at) in found.surplus.iter().copied().map(slot) {
         file.unseal(at, RECORD_LEN as u64);
