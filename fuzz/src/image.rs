@@ -68,8 +68,22 @@ impl Files {
 
     /// Makes the files honest again.
     pub fn heal(&mut self) {
+        self.heal_with(|_, _, _| {});
+    }
+
+    /// The same, and tells what is put back: side, where, and the bytes.
+    pub fn heal_with(&mut self, mut told: impl FnMut(usize, usize, &[u8])) {
         for (side, at, len) in self.touched.drain(..) {
-            self.image.put(side, at, &self.honest[side][at..at + len]);
+            let bytes = &self.honest[side][at..at + len];
+            self.image.put(side, at, bytes);
+            told(side, at, bytes);
+        }
+    }
+
+    /// Tells what has been edited, as it is now: side, where, and the bytes.
+    pub fn touched(&self, mut told: impl FnMut(usize, usize, &[u8])) {
+        for (side, at, len) in &self.touched {
+            told(*side, *at, self.image.bytes(*side, *at as u64, *len as u64));
         }
     }
 

@@ -72,7 +72,7 @@ impl Both {
     fn new(input: &mut Input<'_>) -> Both {
         let setting = input.byte();
         let ring = 2 + u32::from(setting % 3);
-        let blocks = 16 + u64::from(input.byte() % 32);
+        let blocks = 14 + u64::from(input.byte() % 10);
         let durability = match setting / 3 % 3 {
             0 => Durability::Process,
             1 => Durability::Background { within: Duration::from_secs(1) },
@@ -81,7 +81,7 @@ impl Both {
         let options = Options::new()
             .ring(ring)
             .file_size(blocks * 4096)
-            .max_file_size(if setting & 128 == 0 { 48 } else { 96 } * 4096)
+            .max_file_size(if setting & 128 == 0 { 24 } else { 48 } * 4096)
             .durability(durability);
         let seed = u64::from(input.u16());
         let mut both = Both {
@@ -161,11 +161,11 @@ impl Both {
     /// One operation.
     fn step(&mut self, input: &mut Input<'_>) {
         DONE.fetch_add(1, Ordering::Relaxed);
-        let what = input.byte() % 24;
+        let what = input.byte() % 32;
         trace(self, &format!("before step {what}"));
         match what {
-            0..=4 => self.save(input),
-            5 | 6 => self.roll_back(input),
+            0..=4 | 24..=27 => self.save(input),
+            5 | 6 | 28 => self.roll_back(input),
             7 => {
                 let id = self.pick(input);
                 let label = format!("label {}", input.byte() % 3);
@@ -208,7 +208,7 @@ impl Both {
                     assert_eq!(durable, newest, "flushed, the newest is durable");
                 }
             }
-            13 | 14 => {
+            13 | 14 | 29 => {
                 self.pass(u64::from(input.byte()) * 20);
                 background(self.caretaker());
             }
@@ -217,10 +217,10 @@ impl Both {
                 self.disk.write_back(&mut self.random, n);
             }
             16 => self.fail(input),
-            17 | 18 => self.die(),
-            19 | 20 => self.lose_power(),
-            21 => self.damage(input),
-            22 => self.close(),
+            17 => self.die(),
+            18 | 19 => self.lose_power(),
+            20 => self.damage(input),
+            21 => self.close(),
             _ => {
                 let id = self.pick(input);
                 let mut state = self.live.clone();
