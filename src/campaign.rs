@@ -49,7 +49,7 @@ pub fn background<T: Snapshot>(caretaker: &Caretaker<T>) {
 
 /// Ends a caretaker as a kill would: nothing is flushed and nothing noted.
 pub fn kill<T: Snapshot>(caretaker: Caretaker<T>) {
-    caretaker.vanish();
+    caretaker.leave();
 }
 
 /// Bytes of memory under a file's name.

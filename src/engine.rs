@@ -27,6 +27,7 @@ use crate::{
     extents::Extents,
     file::{BLOCK, MappedFile},
     flush::Flusher,
+    handed::Handed,
     header::{SLOTS_AT, Side, Uuid, slot_pages},
     history::Recovery,
     lease::Leases,
@@ -241,6 +242,8 @@ pub(crate) struct State {
     pub(crate) expires: bool,
     /// Snapshots found at opening that did not pass, and why.
     pub(crate) rejected: Vec<(u64, Arc<str>)>,
+    /// Handed over to another process: nothing is written here any more.
+    pub(crate) ended: bool,
 }
 
 /// What has happened since opening.
@@ -291,6 +294,8 @@ pub(crate) struct Engine {
     pub(crate) flusher: Flusher,
     /// Mementos alive.
     pub(crate) mementos: AtomicU64,
+    /// What came from a predecessor, and went to a successor.
+    pub(crate) handed: Handed,
 }
 
 impl fmt::Debug for Engine {
@@ -379,6 +384,7 @@ impl Engine {
             twins: Vec::new(),
             expires: found.options.ttl.is_some(),
             rejected,
+            ended: false,
         };
         for (listed, number, place) in found.twins {
             state.places[usize::from(number)] = Place { listed: false, ..place };
@@ -413,6 +419,7 @@ impl Engine {
             boot: found.boot,
             recovery: found.recovery,
             mementos: AtomicU64::new(0),
+            handed: Handed::default(),
         }
     }
 

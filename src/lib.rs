@@ -108,6 +108,13 @@
 //! and on types `#[snapshot(version = 3)]`, shown in the history. Features: `serde` for
 //! `with::Serde`, `glam` for glam's vectors, quaternions and matrices.
 //!
+//! # Restarts
+//!
+//! [`Caretaker::hand_over`] and [`Options::take_over`] pass a ring to the next process while this one
+//! still serves: the lock, the memory of a ring without files, and the clients' connections; only to
+//! a process with the same layout. [`Caretaker::farewell`] publishes a last snapshot when a thread
+//! panics or SIGTERM comes.
+//!
 //! # Read next
 //!
 //! [`Caretaker`] is the whole of the interface. SNAPSHOT_FORMAT.md tells the bytes, ARCHITECTURE.md
@@ -160,11 +167,19 @@ mod relocate;
 mod arm;
 mod expire;
 mod pressure;
-// and back: found, believed, held, restored.
+mod farewell;
+// and back: found, believed,
 mod directory;
 mod open;
 mod recover;
 mod looks;
+// or from a predecessor that still serves,
+mod handover;
+mod gate;
+mod handed;
+mod takeover;
+mod wire;
+// and held, restored.
 mod verify;
 mod checker;
 mod memento;
@@ -202,7 +217,10 @@ pub use caretaker::Caretaker;
 pub use checker::Checker;
 pub use error::*;
 pub use events::{Event, Events};
+pub use farewell::{Armed, Farewell, LAST_AFTER_PANIC, LAST_AT_SIGTERM};
+pub use gate::Refusal;
 pub use guard::{Checkpoint, GuardError, Payload};
+pub use handover::{HandOver, HandOverError, TakenBack};
 pub use header::Side;
 pub use history::{Entry, EntryState, Recovery, RejectedSlot, Stats};
 pub use id::SnapshotId;

@@ -230,6 +230,9 @@ impl Engine {
     /// Keeps a listed snapshot under a label, which moves if it is in use.
     pub(crate) fn keep(&self, id: SnapshotId, label: &str) -> Result<(), KeepError> {
         let mut state = self.lock();
+        if state.ended {
+            return Err(KeepError::Gone { id });
+        }
         let n = self.find(&state, id).ok_or(KeepError::Gone { id })?;
         let holders = labelled(&state, label);
         if holders == [n] {
@@ -281,6 +284,9 @@ impl<'a> Moving<'a> {
         let engine = self.engine;
         let side = engine.side_of(target);
         let mut state = engine.lock();
+        if state.ended {
+            return Err(SaveError::HandedOver);
+        }
         let mut patience = PATIENCE;
         let free = loop {
             engine.reclaim_in_turn(&mut state, side);

@@ -300,13 +300,12 @@ impl Survey {
 pub(crate) fn tenants(
     ground: &Ground<'_>,
     taken: &Taken,
-    snapshots: &[(u16, Place)],
+    known: &[u16],
     extents: &mut [Extents; 2],
 ) -> Vec<(u16, Place)> {
     let mut tenants = Vec::new();
     for number in 0..2 * slot_pages(ground.ring) as u16 {
-        let known = snapshots.iter().any(|(known, _)| *known == number);
-        if known || !taken.contains(usize::from(number)) {
+        if known.contains(&number) || !taken.contains(usize::from(number)) {
             continue;
         }
         let Some(mut slot) = read_leased(ground, number) else { continue };
