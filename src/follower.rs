@@ -29,9 +29,10 @@ use crate::{
     header::{Uuid, data_at},
     id::SnapshotId,
     lease::Leases,
+    looks::{MAX_SCHEMA, clip},
     memento::{Hold, Keeper},
     record::{Extent, Record},
-    recover::{MAX_SCHEMA, blocks_of, clip},
+    recover::blocks_of,
     ring::{Ring, Word},
     schema::{Layout, first_difference},
     session::MAX_ARCHIVE,
@@ -458,6 +459,10 @@ impl Keeper for Follower {
         let root = self.desk.lock().seen[place].as_ref().map(|seen| seen.root);
         // It lay in the file when it was checked, and the file does not get shorter.
         root.and_then(|root| self.sight.slot(place).0.leased(root).ok()).unwrap_or_default()
+    }
+
+    fn wrote(&self, _: usize) -> bool {
+        false
     }
 
     fn joined(&self) {}

@@ -174,6 +174,7 @@ mod farewell;
 mod directory;
 mod open;
 mod recover;
+mod looks;
 // or from a predecessor that still serves,
 mod handover;
 mod gate;
