@@ -72,6 +72,23 @@ pub struct Crowd {
     pub longest: f64,
 }
 
+/// How long saves held up the thread that made them.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Pause {
+    /// At what pace, and what ran beside.
+    pub name: String,
+    /// Saves counted.
+    pub saves: u64,
+    /// Median nanoseconds of a save.
+    pub p50: f64,
+    /// One save in ten took longer.
+    pub p90: f64,
+    /// One save in a hundred took longer.
+    pub p99: f64,
+    /// The longest save.
+    pub longest: f64,
+}
+
 /// What `paired` writes.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Paired {
@@ -79,6 +96,9 @@ pub struct Paired {
     pub sets: Vec<Set>,
     /// Alone, then among readers.
     pub crowd: Vec<Crowd>,
+    /// Saves with the flusher behind them.
+    #[serde(default)]
+    pub pauses: Vec<Pause>,
 }
 
 /// Heap taken by saves in a steady state.
