@@ -1,3 +1,4 @@
+#![forbid(unsafe_code)]
 //! Reading the newest value in another process, while the writer here saves nothing and while it
 //! saves as fast as it can. The times are those of the reading process: it is told how often to
 //! read, and tells how long that took.
@@ -11,14 +12,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use snapring::{Reader, Snapshot};
 use snapring_bench::{
     duel::Duel,
     other::{Other, tell, told},
     peers::mmap_sync::{self, MmapSync},
     place::{Place, Scratch},
     results::Set,
-    ring::{open, quiet},
+    ring::{open, quiet, reader},
     run::Asked,
     states::{ROOM, SMALL, map_free, mirror},
 };
@@ -49,12 +49,6 @@ fn serve(mut read: impl FnMut() -> u64) {
         }
         tell(&start.elapsed().as_nanos().to_string());
     }
-}
-
-fn reader<T: Snapshot>(dir: &Path) -> Reader<T> {
-    // SAFETY: the files are in a directory of the benchmark's own, which the one writer that has
-    // it open changes as caretakers do, and nobody else.
-    unsafe { Reader::open(dir) }.expect("a ring to read")
 }
 
 macro_rules! readers {
@@ -177,7 +171,6 @@ macro_rules! next {
         $value.tick += 1
     };
 }
-use next;
 
 sets!(small, "small", Player of SMALL);
 sets!(room, "room", World of ROOM);

@@ -3,6 +3,7 @@
 //! among readers, and making a ring. What needs other processes or the disk is in files of its own.
 
 mod durable;
+mod elsewhere;
 mod resumed;
 
 use std::{
@@ -279,7 +280,7 @@ fn crowd(asked: &Asked) -> Vec<Crowd> {
 type Part = (&'static str, fn(&Asked) -> Set);
 
 /// Everything, by the names that filters go by.
-const PARTS: [Part; 19] = [
+const PARTS: [Part; 23] = [
     ("save small", save_small),
     ("save 36 bytes", save_hello),
     ("save room tmpfs", |a| save_rooms(a, "save room", 3, Place::Tmpfs, ROOM, 16, OF_ROOM)),
@@ -299,6 +300,10 @@ const PARTS: [Part; 19] = [
     ("durable room", durable::room),
     ("durable world", durable::world),
     ("resumed", resumed::resumed),
+    ("elsewhere small idle", |a| elsewhere::small(a, false)),
+    ("elsewhere small busy", |a| elsewhere::small(a, true)),
+    ("elsewhere room idle", |a| elsewhere::room(a, false)),
+    ("elsewhere room busy", |a| elsewhere::room(a, true)),
 ];
 
 /// Map-free, unsorted, sorted.
@@ -307,10 +312,11 @@ const OF_WORLD: [f64; 3] = [1.6, 2.2, 2.5];
 
 /// A part of a row that runs in a process of its own.
 fn be(words: &[String]) {
-    match words.split_first() {
-        Some((first, rest)) if [resumed::HOLD, resumed::RESUME].contains(&first.as_str()) => {
+    match words {
+        [first, rest @ ..] if [resumed::HOLD, resumed::RESUME].contains(&first.as_str()) => {
             resumed::be(rest);
         }
+        [first, rest @ ..] if first == elsewhere::READ => elsewhere::be(rest),
         _ => panic!("what to be: {words:?}"),
     }
 }

@@ -1,3 +1,4 @@
+#![forbid(unsafe_code)]
 //! From the kill of a process that holds a world to its successor having that world as its own live
 //! value. Both are processes of their own, started, killed and heard of by this one; the files are
 //! on ext4 and in the page cache.
