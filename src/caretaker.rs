@@ -20,6 +20,7 @@ use crate::{
     flush,
     guard::{Checkpoint, GuardError},
     header::Floor,
+    herald::Herald,
     history::{Entry, Recovery, Stats},
     id::SnapshotId,
     memento::{Memento, archived},
@@ -43,6 +44,7 @@ use crate::{
 pub struct Caretaker<T: Snapshot> {
     engine: Arc<Engine>,
     flusher: Option<JoinHandle<()>>,
+    herald: Option<Herald>,
     state: PhantomData<fn(T) -> T>,
 }
 
@@ -84,7 +86,7 @@ impl Options {
 }
 
 /// The engine's look at archives of `T`.
-fn check<T: Snapshot>(bytes: &[u8], root: usize, depth: u32) -> Result<(), String> {
+pub(crate) fn check<T: Snapshot>(bytes: &[u8], root: usize, depth: u32) -> Result<(), String> {
     checker::check::<Archived<T>>(bytes, root, depth).map(drop)
 }
 
@@ -103,7 +105,14 @@ impl<T: Snapshot> Caretaker<T> {
                 doing: "start the background thread for",
                 source,
             })?;
-        Ok(Caretaker { engine, flusher: Some(flusher), state: PhantomData })
+        let mut caretaker =
+            Caretaker { engine, flusher: Some(flusher), herald: None, state: PhantomData };
+        caretaker.herald = Herald::start(&caretaker.engine).map_err(|source| OpenError::Io {
+            path: path.to_owned(),
+            doing: "start the thread that wakes readers of",
+            source,
+        })?;
+        Ok(caretaker)
     }
 
     /// Opens the ring in `dir` with the default [`Options`], or makes it. A missing directory is
@@ -375,6 +384,9 @@ impl<T: Snapshot> Caretaker<T> {
         self.engine.flusher.rouse(true);
         // It panics only where the engine itself is wrong; then there is nothing to wait for.
         _ = flusher.join();
+        if let Some(herald) = self.herald.take() {
+            herald.end();
+        }
         let flushed = if flush { self.engine.flush_upto(u64::MAX) } else { Ok(None) };
         let note = {
             let state = self.engine.lock();
@@ -403,6 +415,9 @@ impl<T: Snapshot> Drop for Caretaker<T> {
         if os::forked() {
             // The thread, the files and the lock are the parent's.
             std::mem::forget(self.flusher.take());
+            if let Some(herald) = self.herald.take() {
+                herald.forget();
+            }
             std::mem::forget(self.engine.clone());
             return;
         }

@@ -13,12 +13,13 @@ use std::{
 use crate::{
     error::OpenError,
     header::{FLOOR_LEN, Floor},
+    lease::Leases,
     options::Options,
     os::{self, FileSystem},
 };
 
 const LOCK_NAME: &str = "writer.lock";
-const LEASES_NAME: &str = "leases.lock";
+pub(crate) const LEASES_NAME: &str = "leases.lock";
 /// Where in the lock file the third copy of the id floor lies.
 const LOCK_FLOOR_AT: u64 = 512;
 
@@ -64,8 +65,12 @@ impl Directory {
         }
         let locked = Directory { path: path.to_owned(), dir, lock, file_system };
         locked.sign().map_err(io_error(&lock_path, "write"))?;
-        open_or_create(path, &locked.dir, LEASES_NAME)?;
         Ok(locked)
+    }
+
+    /// The file of leases, made if it is missing.
+    pub(crate) fn leases(&self) -> Result<Leases, OpenError> {
+        open_or_create(&self.path, &self.dir, LEASES_NAME).map(Leases::of)
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -159,7 +164,7 @@ fn make(path: &Path) -> Result<(), OpenError> {
     }
 }
 
-fn trust_directory(path: &Path, dir: &File) -> Result<(), OpenError> {
+pub(crate) fn trust_directory(path: &Path, dir: &File) -> Result<(), OpenError> {
     let meta = dir.metadata().map_err(io_error(path, "look at the directory"))?;
     let refuse = |reason: String| Err(OpenError::Untrusted { path: path.to_owned(), reason });
     if meta.uid() != os::effective_user() {
@@ -179,10 +184,20 @@ fn trust_directory(path: &Path, dir: &File) -> Result<(), OpenError> {
 }
 
 fn open_trusted(path: &Path, dir: &File, name: &str) -> Result<Option<File>, OpenError> {
+    open_trusted_by(os::open_in, path, dir, name)
+}
+
+/// Opens a file of ours in its directory, if it is there and nobody else can change it.
+pub(crate) fn open_trusted_by(
+    open: impl FnOnce(&File, &str) -> io::Result<File>,
+    path: &Path,
+    dir: &File,
+    name: &str,
+) -> Result<Option<File>, OpenError> {
     let full = path.join(name);
     let refuse =
         |reason: &str| Err(OpenError::Untrusted { path: full.clone(), reason: reason.to_owned() });
-    let file = match os::open_in(dir, name) {
+    let file = match open(dir, name) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) if e.raw_os_error() == Some(libc::ELOOP) => {

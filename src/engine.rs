@@ -12,7 +12,10 @@
 use std::{
     collections::VecDeque,
     fmt,
-    sync::{Arc, atomic::AtomicU64},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     thread::ThreadId,
 };
 
@@ -20,17 +23,20 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::{
     directory::Directory,
+    error::MementoError,
     events::Listeners,
     extents::Extents,
     file::{BLOCK, MappedFile},
     flush::Flusher,
     header::{SLOTS_AT, Side, Uuid, slot_pages},
     history::Recovery,
+    lease::Leases,
+    memento::Keeper,
     options::Options,
     os,
-    record::{Extent, Kind, SLOT_LEN},
+    record::{Extent, Kind, Record, SLOT_LEN},
     ring::{Ring, Word},
-    schema::Layout,
+    schema::{Fingerprint, Layout},
     session::Scratch,
 };
 
@@ -76,6 +82,8 @@ pub(crate) struct Place {
     pub(crate) root_pos: u32,
     pub(crate) written: u64,
     pub(crate) seal: u32,
+    /// Of its archive, as its record says; `None` for what this process has written.
+    pub(crate) layout: Option<Fingerprint>,
     /// First block of its run in the data area.
     pub(crate) run: u64,
     /// First block of a schema of its own, kept for it alone.
@@ -83,6 +91,11 @@ pub(crate) struct Place {
     pub(crate) listed: bool,
     /// It was not the head and nobody announced it at a scan: nobody ever will again (R3).
     pub(crate) quiet: bool,
+    /// It had no lease when its seal had been broken: it never will have one that counts (L2).
+    pub(crate) unleased: bool,
+    /// Since when a reader in another process has been seen to lease it: milliseconds on the steady
+    /// clock.
+    pub(crate) leased_at: Option<u64>,
     pub(crate) durable: bool,
     /// A sync of it failed: never claimed durable.
     pub(crate) tainted: bool,
@@ -115,10 +128,13 @@ impl Place {
             root_pos: 0,
             written: 0,
             seal: 0,
+            layout: None,
             run: 0,
             schema_run: None,
             listed: false,
             quiet: false,
+            unleased: false,
+            leased_at: None,
             durable: false,
             tainted: false,
             label: None,
@@ -127,6 +143,29 @@ impl Place {
             left_at: 0,
             redirty: false,
             left: false,
+        }
+    }
+
+    /// As a record tells that was found under this seal, before anybody has looked further.
+    pub(crate) fn found(record: &Record, seal: u32) -> Place {
+        Place {
+            state: Use::Sealed,
+            id: record.id,
+            kind: record.kind,
+            parent: record.parent,
+            target: record.target,
+            created: record.created,
+            logical: record.logical,
+            type_version: record.type_version,
+            depth: record.depth,
+            root: record.root,
+            root_pos: record.root_pos,
+            written: record.written,
+            seal,
+            layout: Some(record.layout),
+            trust: Trust::Unverified,
+            listed: true,
+            ..Place::free()
         }
     }
 
@@ -146,6 +185,13 @@ pub(crate) struct Space {
     pub(crate) free: Vec<u16>,
 }
 
+/// What waits for the next question about leases.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Unasked {
+    pub(crate) places: usize,
+    pub(crate) bytes: u64,
+}
+
 /// What the engine's lock protects.
 pub(crate) struct State {
     pub(crate) places: Vec<Place>,
@@ -154,6 +200,10 @@ pub(crate) struct State {
     pub(crate) listed: VecDeque<u16>,
     /// Sealed, unlisted, not free yet.
     pub(crate) limbo: Vec<u16>,
+    /// Unlisted since leases were last asked for: places and bytes of each side.
+    pub(crate) unasked: [Unasked; 2],
+    /// A lease was seen when they were last asked for.
+    pub(crate) leased: bool,
     pub(crate) next_id: u64,
     pub(crate) floor: u64,
     /// Bytes of the newest archive: the next one's estimate.
@@ -196,6 +246,8 @@ pub(crate) struct Engine {
     /// As asked, but for the ring, which is the directory's.
     pub(crate) options: Options,
     pub(crate) directory: Option<Directory>,
+    /// Those of readers in other processes, where there can be any.
+    pub(crate) leases: Option<Leases>,
     pub(crate) ring_id: Uuid,
     pub(crate) file_ids: [Uuid; 2],
     pub(crate) boot: Uuid,
@@ -215,12 +267,15 @@ impl fmt::Debug for Engine {
 pub(crate) struct Found {
     pub(crate) files: [MappedFile; 2],
     pub(crate) directory: Option<Directory>,
+    pub(crate) leases: Option<Leases>,
     pub(crate) options: Options,
     pub(crate) ring_id: Uuid,
     pub(crate) file_ids: [Uuid; 2],
     pub(crate) spaces: [(Extents, Option<Extent>); 2],
     /// Valid snapshots with their place numbers, newest first; one may be retained unlisted.
     pub(crate) snapshots: Vec<(u16, Place)>,
+    /// Snapshots that have left the ring, and that readers still lease.
+    pub(crate) leased: Vec<(u16, Place)>,
     pub(crate) next_id: u64,
     pub(crate) floor: u64,
     pub(crate) recovery: Recovery,
@@ -250,6 +305,10 @@ impl Engine {
             }
             places[usize::from(*number)] = place.clone();
         }
+        for (number, place) in &found.leased {
+            limbo.push(*number);
+            places[usize::from(*number)] = place.clone();
+        }
         let spaces = found.spaces.map(|(extents, schema)| Space {
             extents,
             schema,
@@ -264,6 +323,8 @@ impl Engine {
             spaces,
             listed,
             limbo,
+            unasked: [Unasked::default(), Unasked::default()],
+            leased: found.leased.iter().any(|(_, place)| place.leased_at.is_some()),
             next_id: found.next_id,
             floor: found.floor,
             last_len: 0,
@@ -298,6 +359,7 @@ impl Engine {
             flusher: Flusher::new(found.directory.is_some(), found.options.durability),
             options: found.options,
             directory: found.directory,
+            leases: found.leases,
             ring_id: found.ring_id,
             file_ids: found.file_ids,
             boot: Uuid(os::boot_id()),
@@ -338,6 +400,36 @@ impl Engine {
     /// Where a run of blocks starts in its file.
     pub(crate) fn run_at(&self, run: u64) -> u64 {
         self.data_at() + run * BLOCK
+    }
+}
+
+impl Keeper for Engine {
+    fn ring(&self) -> &Ring {
+        &self.ring
+    }
+
+    fn layout(&self) -> &Arc<Layout> {
+        &self.layout
+    }
+
+    fn believe(&self, place: usize, id: u64) -> Result<(), MementoError> {
+        Engine::believe(self, place, id)
+    }
+
+    fn archive(&self, place: usize) -> &[u8] {
+        let root = self.lock().places[place].root;
+        self.file_of(place).retained(root)
+    }
+
+    fn joined(&self) {
+        // Relaxed: for people to read.
+        self.mementos.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn left(&self, place: usize) {
+        self.ring.unhold(place);
+        // Relaxed: for people to read.
+        self.mementos.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -29,6 +29,9 @@ pub enum HeldBy {
     },
     /// A `read` is running on it.
     Read,
+    /// A [`Reader`](crate::Reader) reads it, in this or another process. A process that has been
+    /// stopped shows by its age.
+    Reader,
     /// It was kept under this label.
     Label(String),
     /// It is the newest known to be on the disk, or on its way there.
@@ -43,6 +46,7 @@ impl fmt::Display for Holder {
             HeldBy::Mementos { mementos: 1 } => write!(f, "{} by a memento", self.id)?,
             HeldBy::Mementos { mementos } => write!(f, "{} by {mementos} mementos", self.id)?,
             HeldBy::Read => write!(f, "{} by a read", self.id)?,
+            HeldBy::Reader => write!(f, "{} by a reader in another process", self.id)?,
             HeldBy::Label(label) => write!(f, "{} by the label {label:?}", self.id)?,
             HeldBy::Durability => write!(f, "{} until a newer one is on the disk", self.id)?,
             HeldBy::Newest => write!(f, "{} as one of the newest two", self.id)?,
@@ -257,6 +261,15 @@ pub enum MementoError {
     /// Called in a forked child.
     #[error("this process was forked from the one that opened the caretaker; open one of its own")]
     Forked,
+    /// A reader could not have the kernel's lock that keeps the place.
+    #[error("{id} could not be leased; see that nobody else locks `leases.lock`, and try again")]
+    Lease {
+        /// The id asked for.
+        id: SnapshotId,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
     /// It was written by a program with another layout of the state.
     #[error("{id} has another layout: {difference}")]
     Layout {

@@ -14,7 +14,7 @@ use crate::{
     engine::Engine,
     error::{RollbackError, SaveError},
     id::SnapshotId,
-    memento::{Hold, Memento},
+    memento::Memento,
     rollback::{Rollback, panic_message},
     snapshot::Snapshot,
 };
@@ -148,6 +148,7 @@ impl<E: Display + fmt::Debug> Error for GuardError<E> {
 /// Dropped without a word it commits: the state stays as it is.
 #[must_use = "a checkpoint dropped at once cannot restore anything"]
 pub struct Checkpoint<T: Snapshot> {
+    engine: Arc<Engine>,
     memento: Memento<T>,
 }
 
@@ -163,7 +164,7 @@ impl<T: Snapshot> Checkpoint<T> {
     ///
     /// As [`Caretaker::rollback`](crate::Caretaker::rollback).
     pub fn restore(self, state: &mut T) -> Result<Rollback, RollbackError> {
-        self.memento.hold().engine().rollback_to(state, &self.memento)
+        self.engine.rollback_to(state, &self.memento)
     }
 
     /// Lets the way back go: the state stays as it is. The snapshot stays in the ring.
@@ -184,8 +185,8 @@ impl Engine {
         loop {
             let id = self.save(state)?;
             // Other threads may save so fast that it has left the ring already: then once more.
-            if let Ok(memento) = self.hold(id).and_then(|hold: Hold| Memento::of(hold)) {
-                return Ok(Checkpoint { memento });
+            if let Ok(memento) = self.hold(id).and_then(Memento::of) {
+                return Ok(Checkpoint { engine: self.clone(), memento });
             }
         }
     }

@@ -128,7 +128,7 @@ pub(crate) enum BadHeader {
 }
 
 /// Slot pages of a file whose ring is this long: spare ones for what is retained besides.
-pub(crate) fn slot_pages(ring: u32) -> u32 {
+pub(crate) const fn slot_pages(ring: u32) -> u32 {
     ring + 4
 }
 

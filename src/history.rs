@@ -107,7 +107,7 @@ impl Entry {
         self.target
     }
 
-    fn of(place: &Place) -> Entry {
+    pub(crate) fn of(place: &Place) -> Entry {
         let id = |n: u64| (n > 0).then(|| SnapshotId::new(n));
         Entry {
             id: SnapshotId::new(place.id),
@@ -223,7 +223,8 @@ pub struct Stats {
     pub used_bytes: u64,
     /// Mementos alive.
     pub mementos: u64,
-    /// What retains snapshots besides the ring: mementos, reads, labels, the disk; with ages.
+    /// What retains snapshots besides the ring: mementos, reads, readers in other
+    /// processes, labels, the disk; with ages.
     pub held: Vec<Holder>,
 }
 
@@ -234,7 +235,8 @@ impl Engine {
     }
 
     pub(crate) fn stats(&self) -> Stats {
-        let state = self.lock();
+        let mut state = self.lock();
+        let held = self.all_holders(&mut state);
         let head = state.listed.front().map(|n| SnapshotId::new(state.places[usize::from(*n)].id));
         Stats {
             head,
@@ -248,7 +250,7 @@ impl Engine {
             file_bytes: self.files.iter().map(|f| f.len()).sum(),
             used_bytes: used(&state),
             mementos: self.mementos.load(std::sync::atomic::Ordering::Relaxed),
-            held: self.all_holders(&state),
+            held,
         }
     }
 }

@@ -143,6 +143,7 @@ mod save;
 mod capture;
 mod engine;
 mod space;
+mod tenancy;
 mod extents;
 mod publish;
 mod id;
@@ -164,6 +165,14 @@ mod history;
 mod rollback;
 mod guard;
 mod thaw;
+// In other processes:
+mod reader;
+mod reader_error;
+mod follower;
+mod sight;
+mod window;
+mod lease;
+mod herald;
 // Beside the way.
 mod error;
 mod clock;
@@ -171,6 +180,8 @@ mod os;
 mod sync;
 #[cfg(all(test, loom))]
 mod loom_models;
+#[cfg(all(test, loom))]
+mod loom_leases;
 mod probe;
 
 pub use capture::Pending;
@@ -185,6 +196,8 @@ pub use id::SnapshotId;
 pub use map::{ArchivedEntries, ArchivedEntry, ArchivedItems, ArchivedMap, ArchivedSet};
 pub use memento::{Digest, Memento};
 pub use options::{Durability, Options};
+pub use reader::Reader;
+pub use reader_error::ReaderError;
 pub use record::Kind;
 pub use rollback::Rollback;
 pub use schema::{Fingerprint, Node, Schema, Shape};

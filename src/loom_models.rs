@@ -378,6 +378,36 @@ fn what_was_kept_in_time_stays() {
     });
 }
 
+/// A follower that gives its head back, so that the place is another process's, and later takes the
+/// same snapshot to its head again.
+fn give_back_and_take_again(shop: &Shop, given_back: impl Fn(&Shop) -> bool) {
+    shop.ring.vacate(shop.ring.head());
+    if given_back(shop) {
+        shop.bytes[0].0.set(0);
+        shop.publish(1, 0);
+    }
+}
+
+#[test]
+fn a_read_beside_a_head_given_back_and_taken_again() {
+    let reader = |shop: &Shop| _ = shop.ring.read(|word| shop.look(word));
+    beside(2, Some(0), reader, |shop| give_back_and_take_again(shop, |shop| shop.is_free(1, 0)));
+    let holder = |shop: &Shop| {
+        if let Some(word) = shop.ring.hold_head() {
+            shop.look(word);
+            shop.ring.unhold(word.place());
+        }
+    };
+    beside(2, None, holder, |shop| give_back_and_take_again(shop, |shop| shop.is_free(1, 0)));
+}
+
+#[test]
+#[should_panic]
+fn mutant_head_given_back_without_a_scan() {
+    let reader = |shop: &Shop| _ = shop.ring.read(|word| shop.look(word));
+    beside(2, Some(0), reader, |shop| give_back_and_take_again(shop, |shop| !shop.held(0)));
+}
+
 #[test]
 fn two_writers_and_a_reader() {
     check(3, || {

@@ -5,16 +5,17 @@ use std::{
     marker::PhantomData,
     ops::Deref,
     ptr::{self, NonNull},
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
 };
 
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::{
-    engine::Engine,
     error::MementoError,
     id::SnapshotId,
     os,
+    ring::Ring,
+    schema::Layout,
     snapshot::{Archived, Snapshot},
     thaw::{Thaw, ThawError},
 };
@@ -23,34 +24,54 @@ use crate::{
 ///
 /// # Safety
 ///
-/// `root` came from [`Ring::root`](crate::ring::Ring::root) of an engine of `T`, is not zero, and
-/// its place is held or announced for as long as `'a`.
+/// `root` came from [`Ring::root`] of a keeper of `T`, is not zero, and its place is held or
+/// announced for as long as `'a`.
 pub(crate) unsafe fn archived<'a, T: Snapshot>(root: usize) -> &'a Archived<T> {
     let root = ptr::with_exposed_provenance::<Archived<T>>(root);
-    // SAFETY: the engine sets a root only after the bytes behind it were written by this process
+    // SAFETY: a keeper sets a root only after the bytes behind it were written by this process
     // from a `T`, or passed checksum and bytecheck for one; it is aligned then, and the mapping was
     // exposed. The bytes do not change while the place is held or announced (P1).
     unsafe { &*root }
 }
 
-/// A counted hold on a place: its bytes stay as they are, and the engine (files, lock) stays open.
+/// Who keeps places for mementos: the engine that writes them, or a reader elsewhere.
+pub(crate) trait Keeper: fmt::Debug + Send + Sync {
+    /// Its places, where holds are counted.
+    fn ring(&self) -> &Ring;
+
+    /// The layout of its states.
+    fn layout(&self) -> &Arc<Layout>;
+
+    /// Makes sure that a place, which the caller holds as `id`, can be believed, and has a root.
+    fn believe(&self, place: usize, id: u64) -> Result<(), MementoError>;
+
+    /// The archive in a place that the caller holds, and whose root is set.
+    fn archive(&self, place: usize) -> &[u8];
+
+    /// There is one memento more.
+    fn joined(&self);
+
+    /// There is one memento less: its hold is given back.
+    fn left(&self, place: usize);
+}
+
+/// A counted hold on a place: its bytes stay as they are, and the keeper (files, locks) stays open.
 #[derive(Debug)]
 pub(crate) struct Hold {
-    engine: Arc<Engine>,
+    keeper: Arc<dyn Keeper>,
     place: usize,
     id: SnapshotId,
 }
 
 impl Hold {
     /// Takes over one count that the caller has taken on the place.
-    pub(crate) fn counted(engine: &Arc<Engine>, place: usize, id: SnapshotId) -> Hold {
-        // Relaxed: for people to read.
-        engine.mementos.fetch_add(1, Ordering::Relaxed);
-        Hold { engine: engine.clone(), place, id }
+    pub(crate) fn counted(keeper: Arc<dyn Keeper>, place: usize, id: SnapshotId) -> Hold {
+        keeper.joined();
+        Hold { keeper, place, id }
     }
 
-    pub(crate) fn engine(&self) -> &Arc<Engine> {
-        &self.engine
+    pub(crate) fn layout(&self) -> &Arc<Layout> {
+        self.keeper.layout()
     }
 
     pub(crate) fn place(&self) -> usize {
@@ -60,8 +81,8 @@ impl Hold {
 
 impl Clone for Hold {
     fn clone(&self) -> Hold {
-        self.engine.ring.hold(self.place);
-        Hold::counted(&self.engine, self.place, self.id)
+        self.keeper.ring().hold(self.place);
+        Hold::counted(self.keeper.clone(), self.place, self.id)
     }
 }
 
@@ -69,17 +90,16 @@ impl Drop for Hold {
     fn drop(&mut self) {
         if os::forked() {
             // The files are the parent's: nothing is unmapped, unlocked or counted here.
-            std::mem::forget(self.engine.clone());
+            std::mem::forget(self.keeper.clone());
             return;
         }
-        self.engine.ring.unhold(self.place);
-        // Relaxed: for people to read.
-        self.engine.mementos.fetch_sub(1, Ordering::Relaxed);
+        self.keeper.left(self.place);
     }
 }
 
 /// One immutable snapshot, held: its bytes do not change and its place is not used again while this
-/// lives. It outlives its caretaker, and keeps the directory locked until it is dropped.
+/// lives. It outlives its caretaker, and keeps the directory locked until it is dropped; one of a
+/// [`Reader`](crate::Reader) keeps nothing but its place.
 ///
 /// Holding one costs space, never correctness; [`Caretaker::stats`](crate::Caretaker::stats) lists
 /// who holds what and since when. Cloning counts, it copies nothing.
@@ -99,13 +119,13 @@ unsafe impl<T: Snapshot> Sync for Memento<T> {}
 impl<T: Snapshot> Memento<T> {
     /// A memento of a held place, if its bytes can be believed; checks them if nobody has.
     pub(crate) fn of(hold: Hold) -> Result<Memento<T>, MementoError> {
-        let mut root = hold.engine.ring.root(hold.place);
+        let mut root = hold.keeper.ring().root(hold.place);
         if root == 0 {
-            hold.engine.believe(hold.place, hold.id.get())?;
-            root = hold.engine.ring.root(hold.place);
+            hold.keeper.believe(hold.place, hold.id.get())?;
+            root = hold.keeper.ring().root(hold.place);
         }
-        // SAFETY: a root that is set, or that `believe` has just set, is of this engine, which is one of `T`; `hold` goes into
-        // the same memento as the reference.
+        // SAFETY: a root that is set, or that `believe` has just set, is of this keeper, which is
+        // one of `T`; `hold` goes into the same memento as the reference.
         let root = NonNull::from(unsafe { archived::<T>(root) });
         Ok(Memento { hold, root, state: PhantomData })
     }
@@ -133,23 +153,22 @@ impl<T: Snapshot> Memento<T> {
     ///
     /// What a `with` wrapper answers.
     pub fn thaw(&self) -> Result<T, ThawError> {
-        T::thaw(self.archived(), &mut Thaw::of(&self.hold.engine.layout))
+        T::thaw(self.archived(), &mut Thaw::of(self.hold.layout()))
     }
 
     /// A hash of the state: equal states of canonical types (anything but `unsorted` and `hashed`
     /// fields) have equal digests, in any process and build. Costs one pass over the bytes.
     pub fn digest(&self) -> Digest {
-        let engine = &self.hold.engine;
-        let root = engine.lock().places[self.hold.place].root;
+        let keeper = &self.hold.keeper;
         let mut hash = Xxh3::new();
-        hash.update(&engine.layout.fingerprint.to_bytes());
-        hash.update(engine.file_of(self.hold.place).retained(root));
+        hash.update(&keeper.layout().fingerprint.to_bytes());
+        hash.update(keeper.archive(self.hold.place));
         Digest(hash.digest128())
     }
 
     /// Bytes of the archive.
     pub fn bytes(&self) -> u64 {
-        self.hold.engine.lock().places[self.hold.place].root.len
+        self.hold.keeper.archive(self.hold.place).len() as u64
     }
 }
 

@@ -19,10 +19,11 @@ use crate::{
     file::{BLOCK, MappedFile},
     header::{
         BadHeader, FLOOR_AT, FLOOR_LEN, Floor, HEADER_AT, HEADER_LEN, HINT_AT, Header, Side, Uuid,
-        data_at, slot_pages,
+        WAKE_AT, data_at, slot_pages,
     },
     history::{Recovery, RejectedSlot},
     id::SnapshotId,
+    lease::Taken,
     options::Options,
     os,
     record::{
@@ -40,7 +41,7 @@ const FILE_SIZE: u64 = 64 << 20;
 /// The same where space is memory.
 const FILE_SIZE_IN_MEMORY: u64 = 1 << 20;
 /// The longest layout text that is read from a file.
-const MAX_SCHEMA: u64 = 16 << 20;
+pub(crate) const MAX_SCHEMA: u64 = 16 << 20;
 
 /// A file as it was found.
 enum Opened {
@@ -363,7 +364,16 @@ fn finish(
         files[usize::from(*number / slots)].unseal(slot_at + LABEL_AT, LABEL_LEN as u64);
     }
     let steady = snapshots.iter().position(|(_, place)| place.durable);
-    for at in not_to_list(&snapshots, options.ring as usize).into_iter().rev() {
+    let leave = not_to_list(&snapshots, options.ring as usize);
+    let leases = directory.as_ref().map(Directory::leases).transpose()?;
+    for at in leave.iter().filter(|at| steady != Some(**at)) {
+        let (file, slot_at) = slot_of(&files, &options, snapshots[*at].0);
+        file.unseal(slot_at, RECORD_LEN as u64);
+    }
+    // What readers of the caretaker before still lease stays as it is, listed or not (L2).
+    let mut leased = Vec::new();
+    let taken = leases.as_ref().map(|l| l.taken(2 * slot_pages(options.ring) as usize));
+    for at in leave.into_iter().rev() {
         let place = &mut snapshots[at].1;
         recovery.unverified.retain(|id| id.get() != place.id);
         recovery.other_layout.retain(|(id, _)| id.get() != place.id);
@@ -372,13 +382,30 @@ fn finish(
             continue;
         }
         let (number, place) = snapshots.remove(at);
-        let slots = slot_pages(options.ring) as u16;
-        let side = Side::BOTH[usize::from(number / slots)];
-        let slot_at = BLOCK + u64::from(number % slots) * SLOT_LEN;
-        files[side.index()].unseal(slot_at, RECORD_LEN as u64);
-        extents[side.index()].release(place.run);
+        if taken.as_ref().is_some_and(|t| t.contains(usize::from(number))) {
+            leased.push((number, tenant(place)));
+            continue;
+        }
+        let side = usize::from(number) / slot_pages(options.ring) as usize;
+        extents[side].release(place.run);
         if let Some(run) = place.schema_run {
-            extents[side.index()].release(run);
+            extents[side].release(run);
+        }
+    }
+    if let Some(taken) = taken.filter(Taken::any) {
+        let known = |n: &u16| snapshots.iter().chain(&leased).any(|(number, _)| number == n);
+        let places = 0..2 * slot_pages(options.ring) as u16;
+        let unknown: Vec<u16> =
+            places.filter(|n| taken.contains(usize::from(*n)) && !known(n)).collect();
+        for number in unknown {
+            let found = read_leased(&files, &options, number, file_ids);
+            let Some(mut slot) = found else { continue };
+            let extents = &mut extents[slot.side.index()];
+            match claim(extents, &mut slot, first_data) {
+                Ok(()) => leased.push((number, tenant(slot.place))),
+                // Its reader has not believed it: what is believed is not written over.
+                Err(_) => release(extents, &slot),
+            }
         }
     }
 
@@ -387,11 +414,13 @@ fn finish(
         Found {
             files,
             directory,
+            leases,
             options,
             ring_id,
             file_ids,
             spaces: [(a, schemas[0]), (b, schemas[1])],
             snapshots,
+            leased,
             next_id,
             floor: next_id + FLOOR_STEP,
             recovery,
@@ -422,6 +451,14 @@ impl Engine {
         }
         // Whoever can be believed can be read.
         let state = self.lock();
+        let (head, hint) = (self.ring.head(), self.files[0].word64(HINT_AT));
+        // The last one may have been killed before it came to that. Never back: a hint names an id
+        // that has been given out.
+        if head.id() > Word::from_bits(hint.load(Ordering::Relaxed)).id() {
+            hint.store(head.bits(), Ordering::Relaxed);
+            // Release: as in `publish`.
+            self.files[0].word(WAKE_AT).fetch_add(1, Ordering::Release);
+        }
         for number in &state.listed {
             let n = usize::from(*number);
             let place = &state.places[n];
@@ -432,6 +469,49 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+/// The file of a place, and where its slot page lies.
+fn slot_of<'a>(
+    files: &'a [MappedFile; 2],
+    options: &Options,
+    number: u16,
+) -> (&'a MappedFile, u64) {
+    let slots = slot_pages(options.ring) as u16;
+    (&files[usize::from(number / slots)], BLOCK + u64::from(number % slots) * SLOT_LEN)
+}
+
+/// A snapshot that has left the ring, and stays for a reader's sake alone.
+fn tenant(place: Place) -> Place {
+    let leased_at = Some(crate::clock::steady_millis());
+    Place { listed: false, durable: false, redirty: false, label: None, leased_at, ..place }
+}
+
+/// Reads a slot page that a reader leases and whose seal is broken: the rest of the record is as it
+/// was when the reader believed it. `None` if it is nothing that anybody can have believed.
+fn read_leased(
+    files: &[MappedFile; 2],
+    options: &Options,
+    number: u16,
+    file_ids: [Uuid; 2],
+) -> Option<Slot> {
+    let (file, at) = slot_of(files, options, number);
+    let mut bytes: [u8; RECORD_LEN] = file.read(at);
+    crate::header::seal(&mut bytes);
+    let record = Record::decode(&bytes).ok().flatten()?;
+    let side = Side::BOTH[usize::from(number) / slot_pages(options.ring) as usize];
+    let index = number % slot_pages(options.ring) as u16;
+    let fits = record.file_id == file_ids[side.index()]
+        && (record.side, record.index) == (side, index)
+        && (1..MAX_ID).contains(&record.id);
+    let place = Place {
+        state: Use::Sealed,
+        id: record.id,
+        root: record.root,
+        trust: Trust::Rejected("it has left the ring".into()),
+        ..Place::free()
+    };
+    fits.then_some(Slot { number, side, record, place, claimed: false })
 }
 
 /// Reads one slot page. `Ok(None)`: nothing is sealed there, as it should be.
@@ -504,7 +584,7 @@ fn read_slot(
 }
 
 /// The blocks under an extent, if it lies and is aligned as extents do.
-fn blocks_of(extent: Extent, first_data: u64) -> Result<std::ops::Range<u64>, String> {
+pub(crate) fn blocks_of(extent: Extent, first_data: u64) -> Result<std::ops::Range<u64>, String> {
     let Extent { offset, len, .. } = extent;
     let bad = || format!("{len} bytes at {offset} are no extent");
     if len == 0 || offset < first_data || !(offset - first_data).is_multiple_of(BLOCK) {
@@ -590,7 +670,7 @@ fn look(
 }
 
 /// The start of what a file says, fit for a log.
-fn clip(text: &str) -> String {
+pub(crate) fn clip(text: &str) -> String {
     const MOST: usize = 400;
     let clean = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
     let mut clipped: String = text.chars().take(MOST).map(clean).collect();

@@ -5,6 +5,7 @@
 use std::{
     fs::File,
     io,
+    ops::Range,
     os::fd::{AsRawFd, OwnedFd},
     path::Path,
     ptr::NonNull,
@@ -12,12 +13,14 @@ use std::{
         OnceLock,
         atomic::{AtomicU32, Ordering},
     },
+    time::Duration,
 };
 
 use rustix::{
     fs::{FallocateFlags, MemfdFlags, Mode, OFlags, SealFlags},
     io::Errno,
     mm::{Advice, MapFlags, MsyncFlags, ProtFlags},
+    thread::futex::Flags as FutexFlags,
     time::{ClockId, Timespec},
 };
 
@@ -141,6 +144,12 @@ pub(crate) fn open_in(dir: &File, name: &str) -> io::Result<File> {
     Ok(rustix::fs::openat(dir, name, flags, Mode::empty())?.into())
 }
 
+/// Opens `name` in `dir` for reading alone; otherwise as [`open_in`].
+pub(crate) fn open_to_read_in(dir: &File, name: &str) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(dir, name, flags, Mode::empty())?.into())
+}
+
 /// Creates `name` in `dir`, for its owner alone; an error if it is there.
 pub(crate) fn create_in(dir: &File, name: &str) -> io::Result<File> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -206,28 +215,80 @@ fn fill_with_zeros(file: &File, from: u64, to: u64) -> io::Result<()> {
 /// Takes the exclusive lock of a file; `false` if another open file has it. It ends with the last
 /// descriptor, or by [`unlock`].
 pub(crate) fn try_lock(file: &File) -> io::Result<bool> {
-    match lock_call(file, libc::F_WRLCK) {
-        Ok(()) => Ok(true),
+    set_lock(file, libc::F_WRLCK, 0..0)
+}
+
+/// Gives the lock back, also where a forked child still holds the descriptor.
+pub(crate) fn unlock(file: &File) -> io::Result<()> {
+    set_lock(file, libc::F_UNLCK, 0..0).map(drop)
+}
+
+/// Takes a lock of one byte that any number of open files can share; `false` if one has it for
+/// itself. Of the file as opened: taken twice it is still one lock, and it ends as [`try_lock`]'s.
+pub(crate) fn share_byte(file: &File, at: u64) -> io::Result<bool> {
+    set_lock(file, libc::F_RDLCK, at..at + 1)
+}
+
+/// Gives the lock of a byte back.
+pub(crate) fn unshare_byte(file: &File, at: u64) -> io::Result<()> {
+    set_lock(file, libc::F_UNLCK, at..at + 1).map(drop)
+}
+
+/// Bytes among these that another open file has locked; one such range, if there are several.
+pub(crate) fn locked_by_others(file: &File, bytes: Range<u64>) -> io::Result<Option<Range<u64>>> {
+    let found = lock_call(file, libc::F_OFD_GETLK, libc::F_WRLCK, bytes)?;
+    if i32::from(found.l_type) == libc::F_UNLCK {
+        return Ok(None);
+    }
+    let start = u64::try_from(found.l_start).unwrap_or(0);
+    // Without a length it reaches to the end of all files.
+    let len = u64::try_from(found.l_len).ok().filter(|len| *len > 0);
+    Ok(Some(start..len.map_or(u64::MAX, |len| start.saturating_add(len))))
+}
+
+/// Sets a lock on a range of bytes (an empty one: on all); `false` if another open file has one
+/// that excludes it.
+fn set_lock(file: &File, kind: libc::c_int, bytes: Range<u64>) -> io::Result<bool> {
+    match lock_call(file, libc::F_OFD_SETLK, kind, bytes) {
+        Ok(_) => Ok(true),
         Err(e) if matches!(e.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => Ok(false),
         Err(e) => Err(e),
     }
 }
 
-/// Gives the lock back, also where a forked child still holds the descriptor.
-pub(crate) fn unlock(file: &File) -> io::Result<()> {
-    lock_call(file, libc::F_UNLCK)
-}
-
-fn lock_call(file: &File, kind: libc::c_int) -> io::Result<()> {
+fn lock_call(
+    file: &File,
+    call: libc::c_int,
+    kind: libc::c_int,
+    bytes: Range<u64>,
+) -> io::Result<libc::flock> {
+    let offset = |at: u64| libc::off_t::try_from(at).map_err(|_| io::ErrorKind::InvalidInput);
     // SAFETY: a struct of integers, for which zero is a value.
     let mut lock: libc::flock = unsafe { std::mem::zeroed() };
     lock.l_type = kind as libc::c_short;
     lock.l_whence = libc::SEEK_SET as libc::c_short;
-    // SAFETY: an open descriptor, and a whole `flock` that the call only reads.
-    match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &lock) } {
+    lock.l_start = offset(bytes.start)?;
+    lock.l_len = offset(bytes.end - bytes.start)?;
+    // SAFETY: an open descriptor, and a whole `flock` of ours that the call reads and may write.
+    match unsafe { libc::fcntl(file.as_raw_fd(), call, &raw mut lock) } {
         -1 => Err(io::Error::last_os_error()),
-        _ => Ok(()),
+        _ => Ok(lock),
     }
+}
+
+/// Sleeps while the word, which other processes share, is `seen`: until it is
+/// [woken](wake_waiting), at most `limit`, and now and then for no reason.
+pub(crate) fn wait_while(word: &AtomicU32, seen: u32, limit: Duration) {
+    let secs = i64::try_from(limit.as_secs()).unwrap_or(i64::MAX);
+    let limit = Timespec { tv_sec: secs, tv_nsec: limit.subsec_nanos().into() };
+    // Its errors are the ways to wake up: another value, a signal, the limit.
+    _ = rustix::thread::futex::wait(word, FutexFlags::empty(), seen, Some(&limit));
+}
+
+/// Wakes whoever waits for the word to change, in any process.
+pub(crate) fn wake_waiting(word: &AtomicU32) {
+    // Fails only for an address that is none of ours.
+    _ = rustix::thread::futex::wake(word, FutexFlags::empty(), i32::MAX as u32);
 }
 
 /// A forked child does not get these pages: it faults rather than writes.

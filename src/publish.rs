@@ -18,6 +18,7 @@ use crate::{
     ring::{MAX_ID, Word},
     session::Scratch,
     space::Making,
+    tenancy::PATIENCE,
 };
 
 /// What goes into a record besides what the engine knows.
@@ -272,16 +273,19 @@ impl<'a> Moving<'a> {
         let engine = self.engine;
         let side = engine.side_of(target);
         let mut state = engine.lock();
+        let mut patience = PATIENCE;
         let free = loop {
-            engine.reclaim(&mut state, side);
+            engine.reclaim_in_turn(&mut state, side);
             if let Some(index) = state.spaces[side.index()].free.pop() {
                 break Ok(index);
             }
             if engine.is_making(&state, side) {
                 return Ok(None);
             }
-            if !engine.evict_for_space(&mut state, side) {
-                break Err(SaveError::Held { holders: engine.holders(&state, side) });
+            if !engine.evict_for_space(&mut state, side)
+                && !engine.wait_for_readers(&mut state, side, &mut patience)
+            {
+                break Err(SaveError::Held { holders: engine.holders(&mut state, side) });
             }
         };
         let index = free?;

@@ -119,6 +119,14 @@ impl Ring {
             .map_err(Word)
     }
 
+    /// Empties the head, if it is `seen`: from here on nobody begins to read that place (R3 and R4
+    /// hold for it as for one that was followed by another). The same word may come back, with the
+    /// same snapshot: whoever believes it then finds it at the head.
+    pub(crate) fn vacate(&self, seen: Word) {
+        // SeqCst: as in `swing`. If it is another word by now, there is nothing to do.
+        _ = self.head.compare_exchange(seen.0, 0, Ordering::SeqCst, Ordering::SeqCst);
+    }
+
     /// Makes a place readable: its archived root is at this address. Before the head names it, or
     /// under the engine's lock.
     pub(crate) fn set_root(&self, place: usize, root: usize) {

@@ -77,7 +77,7 @@ pub(crate) fn panic_message(payload: &(dyn Any + Send)) -> String {
 
 /// Makes `state` what the memento holds, or leaves it as it was.
 pub(crate) fn restore<T: Snapshot>(memento: &Memento<T>, state: &mut T) -> Result<(), Unrestored> {
-    let layout = &memento.hold().engine().layout;
+    let layout = memento.hold().layout();
     let mut touched = None;
     if !layout.fallible {
         let in_place = catch_unwind(AssertUnwindSafe(|| {
@@ -117,7 +117,7 @@ impl Engine {
             Some(n) => {
                 // R4: under the lock.
                 self.ring.hold(n);
-                Ok(Hold::counted(self, n, id))
+                Ok(Hold::counted(self.clone(), n, id))
             }
             None => Err(match state.rejected.iter().find(|(n, _)| *n == id.get()) {
                 Some((_, reason)) => MementoError::Rejected { id, reason: reason.to_string() },
@@ -225,7 +225,7 @@ impl Engine {
             return Err(ResumeError::Forked);
         }
         let Some(word) = self.ring.hold_head() else { return Ok(None) };
-        let hold = Hold::counted(self, word.place(), SnapshotId::new(word.id()));
+        let hold = Hold::counted(self.clone(), word.place(), SnapshotId::new(word.id()));
         Ok(Some(Memento::of(hold)?))
     }
 }
@@ -236,6 +236,9 @@ fn refused(to: SnapshotId, why: MementoError) -> RollbackError {
         MementoError::Unknown { .. } => RollbackError::Unknown { to },
         MementoError::Forked => RollbackError::Forked,
         MementoError::Evicted { oldest, .. } => RollbackError::Evicted { to, oldest },
+        MementoError::Lease { source, .. } => {
+            RollbackError::Rejected { to, reason: source.to_string() }
+        }
         MementoError::Rejected { reason, .. } => RollbackError::Rejected { to, reason },
         MementoError::Layout { difference, .. } => RollbackError::Layout { to, difference },
     }

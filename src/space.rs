@@ -16,6 +16,7 @@ use crate::{
     record::{LABEL_AT, RECORD_LEN, encode_label},
     ring::Word,
     session::Scratch,
+    tenancy::PATIENCE,
 };
 
 /// Space and a place for a snapshot in the making. Given back, unless it is sealed.
@@ -39,18 +40,21 @@ impl Engine {
         let need = if again { need } else { last };
         let least = if again { blocks_for(need) } else { 1 };
         let mut blocks = blocks_for(need + need / 8);
+        let mut patience = PATIENCE;
         let (side, run) = loop {
             let side = match state.listed.front() {
                 Some(newest) => self.side_of(usize::from(*newest)).other(),
                 None => Side::A,
             };
-            self.reclaim(&mut state, side);
+            self.reclaim_in_turn(&mut state, side);
             if state.spaces[side.index()].free.is_empty() {
                 // Other threads' saves end soon: nothing need leave for their sake.
                 if self.is_making(&state, side) {
                     self.settled.wait(&mut state);
-                } else if !self.evict_for_space(&mut state, side) {
-                    return Err(SaveError::Held { holders: self.holders(&state, side) });
+                } else if !self.evict_for_space(&mut state, side)
+                    && !self.wait_for_readers(&mut state, side, &mut patience)
+                {
+                    return Err(SaveError::Held { holders: self.holders(&mut state, side) });
                 }
                 continue;
             }
@@ -59,6 +63,10 @@ impl Engine {
             let last = if again { extents.take_last(blocks) } else { None };
             if let Some(run) = last.or_else(|| extents.take(blocks)) {
                 break (side, run);
+            }
+            // What waits for its turn comes before growth.
+            if self.reclaim(&mut state, side) {
+                continue;
             }
             state = match self.make_space(state, side, blocks) {
                 Ok(state) => state,
@@ -73,7 +81,7 @@ impl Engine {
             };
         };
         let Some(index) = state.spaces[side.index()].free.pop() else {
-            return Err(SaveError::Held { holders: self.holders(&state, side) });
+            return Err(SaveError::Held { holders: self.holders(&mut state, side) });
         };
         state.places[self.number(side, index)].state = Use::Making;
         state.making += 1;
@@ -118,13 +126,13 @@ impl Engine {
                 Err(error) => refused = Some(error),
             }
         }
-        if self.would_fit(&state, side, blocks, refused.is_none())
+        if self.would_fit(&mut state, side, blocks, refused.is_none())
             && self.evict_for_space(&mut state, side)
         {
             return Ok(state);
         }
         let free = state.spaces[side.index()].extents.largest_gap() * BLOCK;
-        let held = self.holders(&state, side);
+        let held = self.holders(&mut state, side);
         Err(SaveError::NoSpace {
             need: blocks * BLOCK,
             free,
@@ -135,18 +143,20 @@ impl Engine {
     }
 
     /// Whether a listed snapshot could be evicted for space: on this side, and nothing but the
-    /// list retains it.
+    /// list retains it. Leases as they were last asked for.
     fn is_evictable(&self, state: &State, side: Side, number: u16) -> bool {
         let n = usize::from(number);
         self.side_of(n) == side
             && state.places[n].label.is_none()
             && self.ring.holds(n).0 == 0
+            && state.places[n].leased_at.is_none()
             && !self.is_steady(state, number)
     }
 
     /// Whether evicting all that may be evicted would make room: asked before the first one goes
     /// (P5).
-    fn would_fit(&self, state: &State, side: Side, blocks: u64, may_grow: bool) -> bool {
+    fn would_fit(&self, state: &mut State, side: Side, blocks: u64, may_grow: bool) -> bool {
+        self.ask_for_leases(state);
         let mut trial = state.spaces[side.index()].extents.clone();
         if may_grow {
             trial.grow((self.files[side.index()].max() - self.data_at()) / BLOCK);
@@ -162,6 +172,7 @@ impl Engine {
     /// Unlists the oldest snapshot of a side that nothing retains, but for the newest two. `false`
     /// if there is none.
     pub(crate) fn evict_for_space(&self, state: &mut State, side: Side) -> bool {
+        self.ask_for_leases(state);
         let mut oldest_first = state.listed.iter().skip(2).rev().copied();
         let candidate = oldest_first.find(|number| self.is_evictable(state, side, *number));
         let Some(number) = candidate else { return false };
@@ -173,7 +184,7 @@ impl Engine {
 
     /// P4: the newest durable snapshot, and those on their way to the disk. Until there is one,
     /// all that opening found in this boot without a note: any of them may be the only one there.
-    fn is_steady(&self, state: &State, number: u16) -> bool {
+    pub(crate) fn is_steady(&self, state: &State, number: u16) -> bool {
         let found = || state.places[usize::from(number)].redirty && self.flusher.syncs();
         state.steady == Some(number)
             || state.flushing.contains(&number)
@@ -186,9 +197,13 @@ impl Engine {
             state.listed.remove(at);
             let place = &mut state.places[usize::from(number)];
             place.listed = false;
+            let (id, len) = (place.id, place.root.len);
             state.limbo.push(number);
+            let unasked = &mut state.unasked[usize::from(number) / self.slots()];
+            unasked.places += 1;
+            unasked.bytes += len;
             state.counts.evicted += 1;
-            let id = SnapshotId::new(place.id);
+            let id = SnapshotId::new(id);
             self.listeners.tell(|| Event::Evicted { id });
             if self.is_steady(state, number) {
                 // It keeps its seal, for the disk's sake: a note tells a reopening not to list it
@@ -210,18 +225,27 @@ impl Engine {
         }
     }
 
-    /// Frees the places of a side that nothing retains any more.
-    pub(crate) fn reclaim(&self, state: &mut State, side: Side) {
+    /// Frees the places of a side that nothing retains any more. `false` if there was none.
+    pub(crate) fn reclaim(&self, state: &mut State, side: Side) -> bool {
+        if state.limbo.is_empty() {
+            return false;
+        }
         let on_side = |n: &u16| self.side_of(usize::from(*n)) == side;
         if state.limbo.iter().any(|n| on_side(n) && !state.places[usize::from(*n)].quiet) {
             self.quieten(state);
         }
+        let unknown = |n: &u16| !self.is_steady(state, *n) && !self.may_be_used_again(state, *n);
+        if state.limbo.iter().any(|n| on_side(n) && unknown(n)) {
+            self.ask_for_leases(state);
+        }
+        let before = state.limbo.len();
         let mut i = 0;
         while i < state.limbo.len() {
             let number = state.limbo[i];
             let n = usize::from(number);
             let retained = !on_side(&number)
                 || !state.places[n].quiet
+                || !self.may_be_used_again(state, number)
                 || self.ring.holds(n).0 > 0
                 || self.is_steady(state, number);
             if retained {
@@ -231,6 +255,7 @@ impl Engine {
             state.limbo.swap_remove(i);
             self.free(state, n);
         }
+        state.limbo.len() < before
     }
 
     /// One scan clears every place that is not the head and not announced, for good (R3).
@@ -263,7 +288,12 @@ impl Engine {
     }
 
     /// Who keeps the places of a side.
-    pub(crate) fn holders(&self, state: &State, side: Side) -> Vec<Holder> {
+    pub(crate) fn holders(&self, state: &mut State, side: Side) -> Vec<Holder> {
+        self.ask_for_leases(state);
+        self.known_holders(state, side)
+    }
+
+    fn known_holders(&self, state: &State, side: Side) -> Vec<Holder> {
         let head = self.ring.head().place();
         let mut announced = Vec::new();
         self.ring.scan(|word| announced.push(word));
@@ -273,6 +303,10 @@ impl Engine {
                 continue;
             }
             let number = n as u16;
+            if let Some(leased_at) = place.leased_at {
+                let (id, since) = (SnapshotId::new(place.id), clock::since(leased_at));
+                holders.push(Holder { id, by: HeldBy::Reader, since });
+            }
             let (mementos, held_at) = self.ring.holds(n);
             let (by, since) = if mementos > 0 {
                 let mementos = u32::try_from(mementos).unwrap_or(u32::MAX);
@@ -295,9 +329,9 @@ impl Engine {
     }
 
     /// Who keeps what, on both sides.
-    pub(crate) fn all_holders(&self, state: &State) -> Vec<Holder> {
+    pub(crate) fn all_holders(&self, state: &mut State) -> Vec<Holder> {
         let mut all = self.holders(state, Side::A);
-        all.extend(self.holders(state, Side::B));
+        all.extend(self.known_holders(state, Side::B));
         all.retain(|h| h.by != HeldBy::Newest);
         all.sort_by_key(|h| h.id);
         all
