@@ -280,7 +280,7 @@ fn crowd(asked: &Asked) -> Vec<Crowd> {
 type Part = (&'static str, fn(&Asked) -> Set);
 
 /// Everything, by the names that filters go by.
-const PARTS: [Part; 23] = [
+const PARTS: [Part; 21] = [
     ("save small", save_small),
     ("save 36 bytes", save_hello),
     ("save room tmpfs", |a| save_rooms(a, "save room", 3, Place::Tmpfs, ROOM, 16, OF_ROOM)),
@@ -300,10 +300,8 @@ const PARTS: [Part; 23] = [
     ("durable room", durable::room),
     ("durable world", durable::world),
     ("resumed", resumed::resumed),
-    ("elsewhere small idle", |a| elsewhere::small(a, false)),
-    ("elsewhere small busy", |a| elsewhere::small(a, true)),
-    ("elsewhere room idle", |a| elsewhere::room(a, false)),
-    ("elsewhere room busy", |a| elsewhere::room(a, true)),
+    ("elsewhere small", elsewhere::small::idle),
+    ("elsewhere room", elsewhere::room::idle),
 ];
 
 /// Map-free, unsorted, sorted.
@@ -339,6 +337,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     if asked.wants("readers") {
         paired.crowd = crowd(&asked);
+    }
+    if asked.wants("elsewhere busy") {
+        paired.elsewhere = elsewhere::small::busy(&asked);
+        paired.elsewhere.extend(elsewhere::room::busy(&asked));
     }
     if asked.wants("pauses") {
         paired.pauses = durable::pauses(&asked);

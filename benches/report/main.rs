@@ -50,7 +50,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     sections::durable(&mut page, &paired.sets)?;
     sections::pauses(&mut page, &paired.pauses)?;
     sections::resumed(&mut page, &paired.sets)?;
-    sections::elsewhere(&mut page, &paired.sets)?;
+    sections::elsewhere(&mut page, &paired)?;
     let plots = Path::new(env!("CARGO_MANIFEST_DIR")).join("plots");
     fs::create_dir_all(&plots)?;
     plot::saves(&plots.join("save.svg"), &groups)?;

@@ -4,9 +4,14 @@
 
 use std::fmt::{self, Write as _};
 
-use snapring_bench::results::{Pause, Set};
+use snapring_bench::results::{Elsewhere, Paired, Pause, Set};
 
 use crate::tables::{ratio, time};
+
+/// Names of rows, as `benches/paired/elsewhere.rs` has them.
+const OURS: &str = "snapring Reader::read";
+const UNCHECKED: &str = "mmap-sync read, unchecked";
+const CHECKED: &str = "mmap-sync read, checked";
 
 /// A column for each set, a row for each that ran in any of them; every time is followed by its
 /// ratio to the reference of its column.
@@ -102,19 +107,61 @@ pub(crate) fn resumed(page: &mut String, sets: &[Set]) -> fmt::Result {
 }
 
 /// Reads in another process.
-pub(crate) fn elsewhere(page: &mut String, sets: &[Set]) -> fmt::Result {
-    let sets = named(sets, "read in another process, ");
-    if sets.is_empty() {
+pub(crate) fn elsewhere(page: &mut String, paired: &Paired) -> fmt::Result {
+    let sets = named(&paired.sets, "read in another process, ");
+    if sets.is_empty() && paired.elsewhere.is_empty() {
         return Ok(());
     }
-    let reference = "mmap-sync read, unchecked";
     writeln!(page, "## Read in another process\n")?;
     writeln!(
         page,
-        "One field of the newest value, read in a process of its own while the writer saves nothing \
-         (idle) or as fast as it can (busy), through files on tmpfs. A `Reader` checks each snapshot \
-         that it has not seen before, so the fair neighbour of its busy columns is the checked read. \
-         Ratios are to `{reference}`.\n"
+        "One field of the newest value, through files on tmpfs, by a process that does nothing \
+         else. First while nothing is saved; ratios are to `{UNCHECKED}`.\n"
     )?;
-    beside(page, &sets, reference)
+    beside(page, &sets, UNCHECKED)?;
+    writeln!(
+        page,
+        "Then while the writer saves, changed, as fast as it can. A `Reader` leases and checks each \
+         snapshot that it has not seen before, once; mmap-sync checks at every read or at none.\n"
+    )?;
+    writeln!(
+        page,
+        "| | saves/s | reads/s | new ones found/s | a read that finds one, p50 | all reads, p99 | \
+         longest |"
+    )?;
+    writeln!(page, "|---|--:|--:|--:|--:|--:|--:|")?;
+    for Elsewhere { state, name, saves, reads, found, found_p50, p99, longest } in &paired.elsewhere
+    {
+        let [p99, longest] = [p99, longest].map(|nanos| time(*nanos));
+        // None of the reads that were timed found one.
+        let p50 = if *found_p50 > 0.0 { time(*found_p50) } else { String::new() };
+        writeln!(
+            page,
+            "| {state}: {name} | {saves:.0} | {reads:.0} | {found:.0} | {p50} | {p99} | {longest} |"
+        )?;
+    }
+    writeln!(page)
+}
+
+/// What must be reached beside a busy writer: no fewer reads than mmap-sync's that are as safe.
+pub(crate) fn beside_a_busy_writer(page: &mut String, all: &[Elsewhere]) -> fmt::Result {
+    for ours in all.iter().filter(|e| e.name == OURS) {
+        for theirs in [UNCHECKED, CHECKED] {
+            let Some(theirs) = all.iter().find(|e| e.state == ours.state && e.name == theirs)
+            else {
+                continue;
+            };
+            let takes = theirs.reads / ours.reads;
+            let reached = if takes <= 1.0 { "yes" } else { "**no**" };
+            writeln!(
+                page,
+                "| | {OURS}, mean: {}, busy writer | {} | {} | {} | 1 | {reached} | |",
+                ours.state,
+                theirs.name,
+                time(1e9 / ours.reads),
+                ratio(takes),
+            )?;
+        }
+    }
+    Ok(())
 }

@@ -4,7 +4,7 @@ use std::fmt::{self, Write as _};
 
 use snapring_bench::results::{Crowd, Heap, Pair, Paired, Set};
 
-use crate::measured::Group;
+use crate::{measured::Group, sections::beside_a_busy_writer};
 
 /// What snapring must reach, by number.
 const TARGETS: [(u8, &str); 14] = [
@@ -103,6 +103,7 @@ pub(crate) fn targets(
                     writeln!(page, "| | {state} | | {each:.1} B | | 64 B | {reached} | |")?;
                 }
             }
+            14 => beside_a_busy_writer(page, &paired.elsewhere)?,
             _ => {}
         }
     }

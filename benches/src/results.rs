@@ -89,6 +89,27 @@ pub struct Pause {
     pub longest: f64,
 }
 
+/// A reader in another process, beside a writer that saves as fast as it can.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Elsewhere {
+    /// What is saved and read.
+    pub state: String,
+    /// What reads.
+    pub name: String,
+    /// Saves in a second.
+    pub saves: f64,
+    /// Reads in a second.
+    pub reads: f64,
+    /// Reads in a second that found another value than the read before.
+    pub found: f64,
+    /// Median nanoseconds of such a read.
+    pub found_p50: f64,
+    /// One read in a hundred took longer.
+    pub p99: f64,
+    /// The longest read.
+    pub longest: f64,
+}
+
 /// What `paired` writes.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Paired {
@@ -99,6 +120,9 @@ pub struct Paired {
     /// Saves with the flusher behind them.
     #[serde(default)]
     pub pauses: Vec<Pause>,
+    /// Readers in other processes, their writers busy.
+    #[serde(default)]
+    pub elsewhere: Vec<Elsewhere>,
 }
 
 /// Heap taken by saves in a steady state.
