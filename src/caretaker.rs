@@ -44,6 +44,8 @@ use crate::{
 pub struct Caretaker<T: Snapshot> {
     engine: Arc<Engine>,
     flusher: Option<JoinHandle<()>>,
+    /// Closed: dropping it has nothing left to do.
+    shut: bool,
     herald: Option<Herald>,
     state: PhantomData<fn(T) -> T>,
 }
@@ -105,14 +107,37 @@ impl<T: Snapshot> Caretaker<T> {
                 doing: "start the background thread for",
                 source,
             })?;
-        let mut caretaker =
-            Caretaker { engine, flusher: Some(flusher), herald: None, state: PhantomData };
+        let mut caretaker = Caretaker {
+            engine,
+            flusher: Some(flusher),
+            herald: None,
+            shut: false,
+            state: PhantomData,
+        };
         caretaker.herald = Herald::start(&caretaker.engine).map_err(|source| OpenError::Io {
             path: path.to_owned(),
             doing: "start the thread that wakes readers of",
             source,
         })?;
         Ok(caretaker)
+    }
+
+    /// One whose background is the caller's affair.
+    #[cfg(feature = "campaign")]
+    pub(crate) fn without_thread(engine: Engine) -> Caretaker<T> {
+        let engine = Arc::new(engine);
+        Caretaker { engine, flusher: None, herald: None, shut: false, state: PhantomData }
+    }
+
+    #[cfg(feature = "campaign")]
+    pub(crate) fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
+    /// Goes without a word, as killed.
+    #[cfg(feature = "campaign")]
+    pub(crate) fn vanish(mut self) {
+        self.shut = true;
     }
 
     /// Opens the ring in `dir` with the default [`Options`], or makes it. A missing directory is
@@ -201,8 +226,7 @@ impl<T: Snapshot> Caretaker<T> {
 
     /// The newest snapshot's id: one load.
     pub fn head(&self) -> Option<SnapshotId> {
-        let head = self.engine.ring.head();
-        (!head.is_none()).then(|| SnapshotId::new(head.id()))
+        self.engine.head_id()
     }
 
     /// The newest snapshot, held. `None` where there is none, or where it is of another layout.
@@ -380,10 +404,12 @@ impl<T: Snapshot> Caretaker<T> {
 
     /// Stops the background thread, flushes if asked to, and notes where ids go on.
     fn shut(&mut self, flush: bool) -> Result<Option<SnapshotId>, FlushError> {
-        let Some(flusher) = self.flusher.take() else { return Ok(None) };
+        if std::mem::replace(&mut self.shut, true) {
+            return Ok(None);
+        }
         self.engine.flusher.rouse(true);
         // It panics only where the engine itself is wrong; then there is nothing to wait for.
-        _ = flusher.join();
+        _ = self.flusher.take().map(JoinHandle::join);
         if let Some(herald) = self.herald.take() {
             herald.end();
         }

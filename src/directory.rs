@@ -12,10 +12,11 @@ use std::{
 
 use crate::{
     error::OpenError,
-    header::{FLOOR_LEN, Floor},
+    header::{FLOOR_LEN, Floor, Uuid},
     lease::Leases,
     options::Options,
     os::{self, FileSystem},
+    storage::{RawFile, Storage, SystemFile},
 };
 
 const LOCK_NAME: &str = "writer.lock";
@@ -68,29 +69,42 @@ impl Directory {
         Ok(locked)
     }
 
-    /// The file of leases, made if it is missing.
-    pub(crate) fn leases(&self) -> Result<Leases, OpenError> {
-        open_or_create(&self.path, &self.dir, LEASES_NAME).map(Leases::of)
+    /// Says in the lock file who has it, for the error of the next one.
+    fn sign(&self) -> io::Result<()> {
+        let mut text = [b' '; 64];
+        let name = format!("process {}\n", std::process::id());
+        text[..name.len()].copy_from_slice(name.as_bytes());
+        self.lock.write_all_at(&text, 0)
+    }
+}
+
+impl Storage for Directory {
+    fn leases(&self) -> Result<Option<Leases>, OpenError> {
+        open_or_create(&self.path, &self.dir, LEASES_NAME).map(Leases::of).map(Some)
     }
 
-    pub(crate) fn path(&self) -> &Path {
+    fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Whether reserving space here takes memory.
-    pub(crate) fn in_memory(&self) -> bool {
+    fn in_memory(&self) -> bool {
         self.file_system == FileSystem::Memory
     }
 
-    /// Opens one of our files, if it is there and can be trusted.
-    pub(crate) fn file(&self, name: &str) -> Result<Option<File>, OpenError> {
-        open_trusted(&self.path, &self.dir, name)
+    fn boot(&self) -> Uuid {
+        Uuid(os::boot_id())
     }
 
-    /// Makes one of our files, which is not there, under another name until it is
-    /// [put in place](Self::put_in_place): a file cut off in the making is not taken for a damaged
-    /// one.
-    pub(crate) fn create(&self, name: &str) -> Result<File, OpenError> {
+    fn random_id(&self) -> io::Result<Uuid> {
+        os::random_id().map(Uuid)
+    }
+
+    fn file(&self, name: &str) -> Result<Option<Box<dyn RawFile>>, OpenError> {
+        let file = open_trusted(&self.path, &self.dir, name)?;
+        Ok(file.map(|file| Box::new(SystemFile(file)) as Box<dyn RawFile>))
+    }
+
+    fn create(&self, name: &str) -> Result<Box<dyn RawFile>, OpenError> {
         let new = format!("{name}.new");
         match os::remove_in(&self.dir, &new) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => {
@@ -100,44 +114,33 @@ impl Directory {
             }
             _ => {}
         }
-        os::create_in(&self.dir, &new).map_err(io_error(&self.path.join(new), "create"))
+        let file = os::create_in(&self.dir, &new);
+        Ok(Box::new(SystemFile(file.map_err(io_error(&self.path.join(new), "create"))?)))
     }
 
-    /// Gives a file that has been made its name.
-    pub(crate) fn put_in_place(&self, name: &str) -> Result<(), OpenError> {
+    fn put_in_place(&self, name: &str) -> Result<(), OpenError> {
         os::rename_in(&self.dir, &format!("{name}.new"), name)
             .map_err(io_error(&self.path.join(name), "put the new file in place"))
     }
 
-    /// Gives a damaged file another name, over the one set aside before it.
-    pub(crate) fn set_aside(&self, name: &str) -> Result<PathBuf, OpenError> {
+    fn set_aside(&self, name: &str) -> Result<PathBuf, OpenError> {
         let aside = format!("{name}.damaged");
         os::rename_in(&self.dir, name, &aside)
             .map_err(io_error(&self.path.join(name), "set the damaged file aside"))?;
         Ok(self.path.join(aside))
     }
 
-    /// Returns when the files' names are on the disk.
-    pub(crate) fn sync(&self) -> io::Result<()> {
+    fn sync(&self) -> io::Result<()> {
         self.dir.sync_all()
     }
 
-    /// Says in the lock file who has it, for the error of the next one.
-    fn sign(&self) -> io::Result<()> {
-        let mut text = [b' '; 64];
-        let name = format!("process {}\n", std::process::id());
-        text[..name.len()].copy_from_slice(name.as_bytes());
-        self.lock.write_all_at(&text, 0)
-    }
-
-    /// The copy of the id floor that outlives both files.
-    pub(crate) fn floor(&self) -> Option<Floor> {
+    fn floor(&self) -> Option<Floor> {
         let mut bytes = [0; FLOOR_LEN];
         self.lock.read_exact_at(&mut bytes, LOCK_FLOOR_AT).ok()?;
         Floor::decode(&bytes)
     }
 
-    pub(crate) fn write_floor(&self, floor: &Floor) -> io::Result<()> {
+    fn write_floor(&self, floor: &Floor) -> io::Result<()> {
         self.lock.write_all_at(&floor.encode(), LOCK_FLOOR_AT)?;
         self.lock.sync_data()
     }
@@ -152,16 +155,29 @@ impl Drop for Directory {
     }
 }
 
+/// Makes the directory and what is missing above it; returns when the names of what it made are on
+/// the disk.
 fn make(path: &Path) -> Result<(), OpenError> {
+    let missing = |p: &&Path| !p.as_os_str().is_empty() && !p.exists();
+    let made: Vec<&Path> = path.ancestors().take_while(missing).collect();
     match DirBuilder::new().recursive(true).mode(0o700).create(path) {
-        Ok(()) => Ok(()),
+        Ok(()) => {}
         Err(e)
             if matches!(e.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory) =>
         {
-            Err(OpenError::NotADirectory { path: path.to_owned() })
+            return Err(OpenError::NotADirectory { path: path.to_owned() });
         }
-        Err(e) => Err(io_error(path, "make the directory")(e)),
+        Err(e) => return Err(io_error(path, "make the directory")(e)),
     }
+    // A name is in the directory above. The outermost first: nothing is on the disk without it.
+    for name in made.into_iter().rev() {
+        let above = name.parent().filter(|p| !p.as_os_str().is_empty());
+        let above = above.unwrap_or(Path::new("."));
+        os::open_dir(above)
+            .and_then(|dir| dir.sync_all())
+            .map_err(io_error(above, "sync the directory (which now holds a new one)"))?;
+    }
+    Ok(())
 }
 
 pub(crate) fn trust_directory(path: &Path, dir: &File) -> Result<(), OpenError> {

@@ -53,6 +53,12 @@ pub enum Event {
         /// File, place and what is wrong.
         reason: String,
     },
+    /// Memory was short: old snapshots' bytes were let go of, to be read from the disk again by
+    /// whoever looks at them.
+    Trimmed {
+        /// How many.
+        bytes: u64,
+    },
     /// Something in the background failed; the same is told by `flush` and `close`.
     Failed {
         /// What, in words.

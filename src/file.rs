@@ -9,16 +9,18 @@
 //! would signal).
 
 use std::{
-    fs::File,
     io,
     path::{Path, PathBuf},
     ptr::NonNull,
-    sync::atomic::{AtomicU32, AtomicU64, Ordering, fence},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering, fence},
+    },
 };
 
-use memmap2::{MmapOptions, MmapRaw};
+use memmap2::MmapRaw;
 
-use crate::os;
+use crate::{os, storage::RawFile};
 
 /// What everything in a file is a multiple of: slot pages, and the blocks of the data area.
 pub(crate) const BLOCK: u64 = 4096;
@@ -27,8 +29,8 @@ pub(crate) const BLOCK: u64 = 4096;
 #[derive(Debug)]
 pub(crate) struct MappedFile {
     path: PathBuf,
-    file: File,
-    map: MmapRaw,
+    file: Box<dyn RawFile>,
+    map: Arc<MmapRaw>,
     /// Bytes of the file that are reserved: `[0, len)` may be touched.
     len: AtomicU64,
     /// Bytes of address space: the most the file may grow to.
@@ -37,10 +39,15 @@ pub(crate) struct MappedFile {
 
 impl MappedFile {
     /// Maps `file`, whose first `len` bytes are reserved.
-    pub(crate) fn map(path: &Path, file: File, len: u64, max: u64) -> io::Result<MappedFile> {
+    pub(crate) fn map(
+        path: &Path,
+        file: Box<dyn RawFile>,
+        len: u64,
+        max: u64,
+    ) -> io::Result<MappedFile> {
         let max = max.max(len).next_multiple_of(os::page_size() as u64);
         let span = usize::try_from(max).map_err(|_| io::ErrorKind::OutOfMemory)?;
-        let map = MmapOptions::new().len(span).map_raw(&file)?;
+        let map = file.map(span)?;
         let mapped = MappedFile { path: path.to_owned(), file, map, len: AtomicU64::new(len), max };
         // Readers come back to archived roots by address alone.
         _ = mapped.base().as_ptr().expose_provenance();
@@ -67,11 +74,26 @@ impl MappedFile {
     pub(crate) fn grow(&self, to: u64) -> io::Result<()> {
         let from = self.len();
         if to > from {
-            os::reserve(&self.file, from, to.min(self.max))?;
+            self.file.reserve(from, to.min(self.max))?;
             // Release: met by the Acquire in `len`.
             self.len.fetch_max(to.min(self.max), Ordering::Release);
         }
         Ok(())
+    }
+
+    /// Reserves once more what the file has: blocks may have been punched out meanwhile.
+    pub(crate) fn reserve_again(&self) -> io::Result<()> {
+        self.file.reserve(0, self.len())
+    }
+
+    /// Whether a file in memory has all its pages.
+    pub(crate) fn has_all_pages(&self) -> bool {
+        self.file.has_all_pages(self.len())
+    }
+
+    /// Writes bytes through the file rather than the mapping, which sees them too.
+    pub(crate) fn write_through(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.file.write_at(bytes, offset)
     }
 
     fn base(&self) -> NonNull<u8> {
@@ -114,17 +136,21 @@ impl MappedFile {
         word.store(0, Ordering::Relaxed);
         fence(Ordering::Release);
         let to = self.at(offset, N as u64);
+        self.stored();
         // SAFETY: `N` touchable bytes there, by `at`; the engine's lock admits one writer.
         unsafe { to.copy_from_nonoverlapping(NonNull::from(body).cast(), body.len()) };
+        self.stored();
         let seal = seal.try_into().map_or(0, u32::from_ne_bytes);
         // Release: what the seal covers was written before it.
         word.store(seal, Ordering::Release);
+        self.stored();
     }
 
     /// Breaks a sector's seal.
     pub(crate) fn unseal(&self, offset: u64, len: u64) {
         // Release: no partner in this process; keeps the order of stores for a later recovery.
         self.word(offset + len - 4).store(0, Ordering::Release);
+        self.stored();
     }
 
     /// The aligned 32-bit word at `offset`, shared with other processes.
@@ -156,19 +182,38 @@ impl MappedFile {
         unsafe { std::slice::from_raw_parts(at.as_ptr(), len as usize) }
     }
 
+    /// A point at which a campaign may stop the process; else nothing.
+    #[inline]
+    fn stored(&self) {
+        #[cfg(feature = "campaign")]
+        self.file.stored();
+    }
+
     /// Copies bytes into space that the caller alone uses.
     pub(crate) fn write(&self, offset: u64, bytes: &[u8]) {
         let to = self.at(offset, bytes.len() as u64);
         // SAFETY: as many touchable bytes, by `at`; nobody reads or writes an extent that the
         // allocator has handed to the caller.
         unsafe { to.copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len()) };
+        self.stored();
     }
 
     /// Returns when the bytes are on the disk.
     pub(crate) fn sync(&self, offset: u64, len: u64) -> io::Result<()> {
         let (from, len) = self.pages(offset, len);
-        // SAFETY: whole pages of our own mapping.
-        unsafe { os::sync(self.at(from, len), len as usize) }
+        self.file.sync_range(&self.map, from as usize, len as usize)
+    }
+
+    /// Returns when all bytes of the file are on the disk, those written through it, too.
+    pub(crate) fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    /// Lets go of the memory under the whole pages inside `[offset, offset + len)`, which are on the
+    /// disk. Their bytes stay what they are: whoever looks has them read again.
+    pub(crate) fn forget(&self, offset: u64, len: u64) -> io::Result<()> {
+        let (from, len) = self.pages(offset, len);
+        self.file.forget(&self.map, from as usize, len as usize)
     }
 
     /// Makes the pages under these bytes present, for reading or writing, ahead of need.
@@ -187,6 +232,19 @@ impl MappedFile {
             // Relaxed: the value does not change; only the page's state does.
             word.fetch_or(0, Ordering::Relaxed);
         }
+        self.file.redirtied(from, len);
+    }
+
+    /// Pages under these bytes that are in memory.
+    #[cfg(test)]
+    pub(crate) fn resident(&self, offset: u64, len: u64) -> usize {
+        let (from, len) = self.pages(offset, len);
+        let mut pages = vec![0_u8; len as usize / os::page_size()];
+        let at = self.at(from, len).as_ptr().cast();
+        // SAFETY: whole pages of our own mapping, and a byte for each of them to write to.
+        let asked = unsafe { libc::mincore(at, len as usize, pages.as_mut_ptr()) };
+        assert_eq!(asked, 0, "the kernel tells");
+        pages.iter().filter(|page| **page & 1 == 1).count()
     }
 
     /// The whole pages around `[offset, offset + len)`, inside the reserved length.

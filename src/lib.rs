@@ -151,13 +151,19 @@ mod ring;
 mod announce;
 mod events;
 // to the disk,
+mod storage;
 mod file;
 mod header;
 mod record;
 mod flush;
+mod relocate;
+mod arm;
+mod expire;
+mod pressure;
 // and back: found, believed, held, restored.
 mod directory;
 mod open;
+mod recover;
 mod verify;
 mod checker;
 mod memento;
@@ -183,6 +189,12 @@ mod loom_models;
 #[cfg(all(test, loom))]
 mod loom_leases;
 mod probe;
+mod mutants;
+#[cfg(feature = "campaign")]
+mod sim;
+#[cfg(feature = "campaign")]
+#[doc(hidden)]
+pub mod campaign;
 
 pub use capture::Pending;
 pub use caretaker::Caretaker;

@@ -14,10 +14,10 @@ use std::{
 
 use crate::{
     engine::Engine,
-    error::{MementoError, ResumeError, RollbackError, SaveError},
+    error::{MementoError, ResumeError, RollbackError},
     id::SnapshotId,
     memento::{Hold, Memento},
-    options::Durability,
+    mutants::{Mutant, gap},
     os,
     save::Inside,
     snapshot::Snapshot,
@@ -112,8 +112,12 @@ pub(crate) fn restore<T: Snapshot>(memento: &Memento<T>, state: &mut T) -> Resul
 impl Engine {
     /// A hold on a listed snapshot.
     pub(crate) fn hold(self: &Arc<Engine>, id: SnapshotId) -> Result<Hold, MementoError> {
-        let state = self.lock();
-        match self.find(&state, id) {
+        let mut state = self.lock();
+        let found = self.find(&state, id);
+        if Mutant::HoldWithoutLock.is_on() {
+            parking_lot::MutexGuard::unlocked(&mut state, gap);
+        }
+        match found {
             Some(n) => {
                 // R4: under the lock.
                 self.ring.hold(n);
@@ -127,6 +131,11 @@ impl Engine {
                 None => MementoError::Unknown { id },
             }),
         }
+    }
+
+    pub(crate) fn head_id(&self) -> Option<SnapshotId> {
+        let head = self.ring.head();
+        (!head.is_none()).then(|| SnapshotId::new(head.id()))
     }
 
     /// Rolls `state` back to a listed snapshot.
@@ -163,10 +172,11 @@ impl Engine {
         }
         let inside = Inside::enter(self).ok_or(RollbackError::Reentrant)?;
         let (moving, now, memento, making) = loop {
+            let early = self.head_id();
+            gap();
             let moving = self.begin_move().ok_or(RollbackError::Reentrant)?;
             // Refusals ...
-            let head = self.ring.head();
-            let now = (!head.is_none()).then(|| SnapshotId::new(head.id()));
+            let now = if Mutant::CompareThenLock.is_on() { early } else { self.head_id() };
             if expected.is_some() && expected != now {
                 return Err(RollbackError::Raced { now });
             }
@@ -193,12 +203,7 @@ impl Engine {
             .map_err(|source| RollbackError::Unpublished { to, source })?;
         drop(moving);
         drop(inside);
-        if self.options.durability == Durability::Sync {
-            self.flush_upto(id.get()).map_err(|source| RollbackError::Unpublished {
-                to,
-                source: SaveError::NotDurable { id, source },
-            })?;
-        }
+        self.wait_for_the_disk(id).map_err(|source| RollbackError::Unpublished { to, source })?;
         Ok(Rollback { id, from: now, to, took: start.elapsed() })
     }
 

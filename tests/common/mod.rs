@@ -9,6 +9,7 @@
 
 mod child;
 mod document;
+mod failing;
 mod fuse;
 mod image;
 mod place;
@@ -18,6 +19,7 @@ mod victim;
 
 pub(crate) use child::{Child, child_role, report};
 pub(crate) use document::{Table, table};
+pub(crate) use failing::Failing;
 pub(crate) use fuse::Fuse;
 pub(crate) use image::{A, B, Fields, Image, seal};
 pub(crate) use place::{Mount, TempDir, skipped};

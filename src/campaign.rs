@@ -1,0 +1,194 @@
+//! The engine on a simulated disk, without threads and under a simulated clock: for the reliability
+//! campaigns, and no part of the interface.
+
+use std::{io, path::Path, sync::Arc};
+
+use memmap2::{MmapMut, MmapRaw};
+
+use crate::{
+    caretaker::Caretaker,
+    error::OpenError,
+    file::{BLOCK, MappedFile},
+    header::{FLOOR_AT, FLOOR_LEN, Floor, HEADER_AT, HEADER_LEN, Header, Side, Uuid},
+    open::open_on,
+    options::Options,
+    record::Extent,
+    recover::{Ground, survey},
+    schema::Layout,
+    sim::SimDirectory,
+    snapshot::Snapshot,
+    storage::RawFile,
+};
+
+pub use crate::{
+    clock::{Clock, set_clock},
+    mutants::{Mutant, in_gap, mend},
+    sim::{Call, Disk, Fault, PAGE, Random, SECTOR},
+};
+
+/// Opens the ring on a simulated disk, or makes it. No thread runs: [`background`] does what one
+/// would, on the caller's.
+///
+/// # Errors
+///
+/// As [`Caretaker::open`].
+pub fn open<T: Snapshot>(disk: &Disk, options: &Options) -> Result<Caretaker<T>, OpenError> {
+    options.check()?;
+    let layout = Arc::new(Layout::of::<T>());
+    let storage = Box::new(SimDirectory::open(disk)?);
+    open_on(storage, options, layout, crate::caretaker::check::<T>).map(Caretaker::without_thread)
+}
+
+/// One round of what the background thread does.
+pub fn background<T: Snapshot>(caretaker: &Caretaker<T>) {
+    crate::flush::round(caretaker.engine());
+}
+
+/// Ends a caretaker as a kill would: nothing is flushed and nothing noted.
+pub fn kill<T: Snapshot>(caretaker: Caretaker<T>) {
+    caretaker.vanish();
+}
+
+/// Bytes of memory under a file's name.
+#[derive(Debug)]
+struct Plain(Arc<MmapRaw>);
+
+impl RawFile for Plain {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.len() as u64)
+    }
+
+    fn has_all_pages(&self, _: u64) -> bool {
+        true
+    }
+
+    fn read_at(&self, _: &mut [u8], _: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn write_at(&self, _: &[u8], _: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn reserve(&self, _: u64, _: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn map(&self, _: usize) -> io::Result<Arc<MmapRaw>> {
+        Ok(self.0.clone())
+    }
+
+    fn sync_range(&self, _: &MmapRaw, _: usize, _: usize) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn redirtied(&self, _: u64, _: u64) {}
+
+    fn sync_all(&self) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+/// Two files in plain memory, to be changed byte by byte and surveyed, as recovery would, without
+/// being opened: a few microseconds each.
+#[derive(Debug)]
+pub struct Image {
+    files: [MappedFile; 2],
+    lock_floor: Option<Floor>,
+    boot: Uuid,
+    ring: u32,
+    max_depth: u32,
+    layout: Arc<Layout>,
+    check: crate::engine::CheckFn,
+}
+
+/// What a survey finds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// The newest whole snapshot.
+    pub chosen: Option<u64>,
+    /// Every snapshot that would be listed, newest first: its id, side, and the extent of its
+    /// archive (offset and length). Those after the first have passed their record's checks alone.
+    pub listed: Vec<(u64, usize, u64, u64)>,
+    /// Slot pages that did not pass, with the reasons.
+    pub rejected: Vec<String>,
+    /// Where ids go on.
+    pub next_id: u64,
+}
+
+impl Image {
+    /// Files of these bytes, of a ring of `T`. `same_boot`: as if found in the boot that wrote
+    /// `boot_of`'s records. `None` where a header cannot be read.
+    pub fn new<T: Snapshot>(bytes: [&[u8]; 2], lock_floor: &[u8], boot: [u8; 16]) -> Option<Image> {
+        let header = |bytes: &[u8]| {
+            HEADER_AT.iter().find_map(|at| {
+                let at = *at as usize;
+                Header::decode(bytes.get(at..at + HEADER_LEN)?.try_into().ok()?).ok()
+            })
+        };
+        let headers = [header(bytes[0])?, header(bytes[1])?];
+        let files = bytes.map(|bytes| {
+            let len = bytes.len() as u64 / BLOCK * BLOCK;
+            let mut map = MmapMut::map_anon(len.max(BLOCK) as usize).ok()?;
+            map[..len as usize].copy_from_slice(&bytes[..len as usize]);
+            let file = Box::new(Plain(Arc::new(MmapRaw::from(map))));
+            MappedFile::map(Path::new("image"), file, len, len).ok()
+        });
+        let [Some(a), Some(b)] = files else { return None };
+        Some(Image {
+            files: [a, b],
+            lock_floor: lock_floor.try_into().ok().and_then(Floor::decode),
+            boot: Uuid(boot),
+            ring: headers[0].ring,
+            max_depth: Options::new().max_depth,
+            layout: Arc::new(Layout::of::<T>()),
+            check: crate::caretaker::check::<T>,
+        })
+    }
+
+    /// Changes bytes.
+    pub fn put(&mut self, side: usize, at: usize, bytes: &[u8]) {
+        self.files[side].write(at as u64, bytes);
+    }
+
+    /// Bytes as they are.
+    pub fn bytes(&self, side: usize, at: u64, len: u64) -> &[u8] {
+        self.files[side].retained(Extent { offset: at, len, crc: 0 })
+    }
+
+    /// What recovery would find.
+    pub fn survey(&self) -> Seen {
+        let headers = self.files.each_ref().map(|file| {
+            HEADER_AT.iter().find_map(|at| Header::decode(&file.read::<HEADER_LEN>(*at)).ok())
+        });
+        let files = [0, 1].map(|side: usize| headers[side].map(|_| &self.files[side]));
+        let found = files.iter().flatten();
+        let in_files = found.filter_map(|f| Floor::decode(&f.read::<FLOOR_LEN>(FLOOR_AT)));
+        let floors: Vec<Floor> = in_files.chain(self.lock_floor).collect();
+        let found = survey(&Ground {
+            files,
+            file_ids: headers.map(|h| h.map_or(Uuid([0; 16]), |h| h.file_id)),
+            ring: self.ring,
+            boot: self.boot,
+            floors: &floors,
+            layout: &self.layout,
+            check: self.check,
+            max_depth: self.max_depth,
+        });
+        let slots = crate::header::slot_pages(self.ring) as usize;
+        let listed = found.snapshots.iter().filter(|(_, place)| place.listed);
+        Seen {
+            chosen: found.recovery.chosen.map(crate::SnapshotId::get),
+            listed: listed
+                .map(|(n, p)| (p.id, usize::from(*n) / slots, p.root.offset, p.root.len))
+                .collect(),
+            rejected: found.recovery.rejected.iter().map(ToString::to_string).collect(),
+            next_id: found.next_id,
+        }
+    }
+}
+
+/// The name of a side's file.
+pub fn file_name(side: usize) -> &'static str {
+    Side::BOTH[side].file_name()
+}

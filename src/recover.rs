@@ -1,0 +1,512 @@
+#![forbid(unsafe_code)]
+//! What two files hold: which slot pages are sealed, whose extents are theirs, what can be believed,
+//! and where ids go on. Reads alone: nothing is written here, so doing it again finds the same, and
+//! a crash in the middle of it changes nothing.
+//!
+//! Knows records and bytes. Making, mending and naming files is for `open.rs`.
+
+use std::sync::atomic::Ordering;
+
+use crate::{
+    engine::{CheckFn, FLOOR_STEP, Place, Trust, Use},
+    extents::Extents,
+    file::{BLOCK, MappedFile},
+    header::{Floor, HINT_AT, SLOTS_AT, Side, Uuid, data_at, slot_pages},
+    history::{Recovery, RejectedSlot},
+    id::SnapshotId,
+    lease::Taken,
+    mutants::Mutant,
+    record::{
+        DurableNote, Extent, LABEL_AT, LABEL_LEN, NOTE_AT, NOTE_LEN, RECORD_LEN, Record, SLOT_LEN,
+        decode_label, has_left, seal_of,
+    },
+    ring::{MAX_ID, Word},
+    schema::{Layout, first_difference},
+    session::MAX_ARCHIVE,
+    verify::check_place,
+};
+
+/// The longest layout text that is read from a file.
+pub(crate) const MAX_SCHEMA: u64 = 16 << 20;
+
+/// What is known before the first slot page is read.
+#[derive(Clone, Copy)]
+pub(crate) struct Ground<'a> {
+    /// The files that are there, by side.
+    pub(crate) files: [Option<&'a MappedFile>; 2],
+    pub(crate) file_ids: [Uuid; 2],
+    pub(crate) ring: u32,
+    pub(crate) boot: Uuid,
+    /// The id floors that can be read and are this ring's.
+    pub(crate) floors: &'a [Floor],
+    pub(crate) layout: &'a Layout,
+    pub(crate) check: CheckFn,
+    pub(crate) max_depth: u32,
+}
+
+/// What was found.
+pub(crate) struct Survey {
+    pub(crate) extents: [Extents; 2],
+    /// Each side's own layout text.
+    pub(crate) schemas: [Option<Extent>; 2],
+    /// Valid snapshots with their place numbers, newest first; one may be retained unlisted.
+    pub(crate) snapshots: Vec<(u16, Place)>,
+    /// Second records of some of these, retained with them until one is known to be on the disk:
+    /// the place chosen, the other one and what it holds.
+    pub(crate) twins: Vec<(u16, u16, Place)>,
+    /// Sealed places that nothing retains: their seals are to be broken.
+    pub(crate) surplus: Vec<u16>,
+    /// It had left the ring and is the newest again, power having been lost: its note is to go.
+    pub(crate) relisted: Option<u16>,
+    pub(crate) next_id: u64,
+    pub(crate) recovery: Recovery,
+}
+
+/// What a slot page holds, once it has passed.
+struct Slot {
+    number: u16,
+    side: Side,
+    record: Record,
+    place: Place,
+    /// Its run counts it among its users.
+    claimed: bool,
+}
+
+/// Looks at everything; changes nothing.
+pub(crate) fn survey(ground: &Ground<'_>) -> Survey {
+    let first_data = data_at(ground.ring);
+    let mut found = Survey {
+        extents: ground.files.map(|file| {
+            Extents::new(file.map_or(0, |f| f.len().saturating_sub(first_data) / BLOCK))
+        }),
+        schemas: [None, None],
+        snapshots: Vec::new(),
+        twins: Vec::new(),
+        surplus: Vec::new(),
+        relisted: None,
+        next_id: 1,
+        recovery: Recovery::default(),
+    };
+    // Ids that may have been given out, as far as what names them can be believed.
+    let hint = ground.files[0].map(|a| a.word64(HINT_AT).load(Ordering::Acquire));
+    let mut doubtful = vec![hint.map_or(0, |bits| Word::from_bits(bits).id())];
+    let mut highest = 0;
+    let slots = found.read_slots(ground, &mut doubtful);
+    highest = highest.max(slots.first().map_or(0, |slot| slot.record.id));
+    let mut slots = slots.into_iter().peekable();
+    while let Some(slot) = slots.next() {
+        let mut twins = vec![slot];
+        while let Some(twin) = slots.next_if(|next| twins[0].record.is_twin_of(&next.record)) {
+            twins.push(twin);
+        }
+        found.admit_one_of(ground, twins);
+    }
+    found.next_id = found.next_id(ground, highest, &doubtful);
+    found.choose_listed(ground);
+    found.part_twins(ground);
+    found
+}
+
+impl Survey {
+    /// All sealed slot pages that are what they say, newest first; the others are rejected.
+    fn read_slots(&mut self, ground: &Ground<'_>, doubtful: &mut Vec<u64>) -> Vec<Slot> {
+        let mut slots = Vec::new();
+        for side in Side::BOTH {
+            let Some(file) = ground.files[side.index()] else { continue };
+            for index in 0..slot_pages(ground.ring) as u16 {
+                match read_slot(ground, file, side, index) {
+                    Ok(None) => {}
+                    Ok(Some(slot)) => slots.push(slot),
+                    Err((id, reason)) => {
+                        doubtful.extend(id);
+                        let id = id.map(SnapshotId::new);
+                        self.recovery.rejected.push(RejectedSlot {
+                            side,
+                            place: index,
+                            id,
+                            reason,
+                        });
+                    }
+                }
+            }
+        }
+        // Of twins the one known to be on the disk first.
+        slots.sort_by_key(|slot| (std::cmp::Reverse(slot.record.id), !slot.place.durable));
+        slots
+    }
+
+    /// Takes in one of the records of a snapshot: the first that passes. The others, sealed while it
+    /// was relocated, go without a word; if none passes, all are rejected.
+    fn admit_one_of(&mut self, ground: &Ground<'_>, twins: Vec<Slot>) {
+        let several = twins.len() > 1;
+        let mut taken = None;
+        let mut refused = Vec::new();
+        for mut slot in twins {
+            if let Some(taken) = taken {
+                let extents = &mut self.extents[slot.side.index()];
+                if claim(extents, &mut slot, data_at(ground.ring)).is_err() {
+                    release(extents, &slot);
+                    self.surplus.push(slot.number);
+                } else {
+                    self.twins.push((taken, slot.number, slot.place));
+                }
+                continue;
+            }
+            let number = slot.number;
+            match self.admit(ground, slot, several) {
+                Ok(()) => taken = Some(number),
+                Err(rejected) => refused.push((number, rejected)),
+            }
+        }
+        match taken {
+            Some(_) => self.surplus.extend(refused.into_iter().map(|(number, _)| number)),
+            None => self.recovery.rejected.extend(refused.into_iter().map(|(_, slot)| slot)),
+        }
+    }
+
+    /// Takes a slot in, or says why not; newer ones have been taken in. `wholly`: its bytes are
+    /// checked, too, as the newest one's are anyway.
+    fn admit(
+        &mut self,
+        ground: &Ground<'_>,
+        mut slot: Slot,
+        wholly: bool,
+    ) -> Result<(), RejectedSlot> {
+        let (side, place) = (slot.side, slot.record.index);
+        let id = SnapshotId::new(slot.record.id);
+        let reject = |reason| Err(RejectedSlot { side, place, id: Some(id), reason });
+        let Some(file) = ground.files[side.index()] else {
+            return reject("its file is gone".to_owned());
+        };
+        let extents = &mut self.extents[side.index()];
+        let wholly = wholly || self.snapshots.is_empty();
+        let passed = if self.snapshots.iter().any(|(_, p)| p.id == slot.record.id) {
+            Err("another place holds the same id".to_owned())
+        } else {
+            claim(extents, &mut slot, data_at(ground.ring))
+                .and_then(|()| look(ground, file, &mut slot, wholly))
+        };
+        if let Err(reason) = passed {
+            release(extents, &slot);
+            return reject(reason);
+        }
+        match &slot.place.trust {
+            Trust::Checked => {
+                self.recovery.verified_bytes += slot.place.root.len;
+                self.recovery.chosen.get_or_insert(id);
+            }
+            Trust::Foreign(difference) => {
+                self.recovery.other_layout.push((id, difference.to_string()));
+                self.recovery.chosen.get_or_insert(id);
+            }
+            _ => self.recovery.unverified.push(id),
+        }
+        let schema = &mut self.schemas[slot.side.index()];
+        if slot.record.layout == ground.layout.fingerprint
+            && schema.is_none()
+            && slot.record.schema.len > 0
+            && slot.place.schema_run.is_some()
+        {
+            // The side's own from now on: never released.
+            *schema = Some(slot.record.schema);
+            slot.place.schema_run = None;
+        }
+        self.snapshots.push((slot.number, slot.place));
+        Ok(())
+    }
+
+    /// Lets go of second records, but for those that may be the only ones on the disk (P4): where
+    /// nothing is known to be there.
+    fn part_twins(&mut self, ground: &Ground<'_>) {
+        let known = self.snapshots.iter().any(|(_, place)| place.durable);
+        for (taken, number, place) in std::mem::take(&mut self.twins) {
+            let listed = self.snapshots.iter().any(|(n, place)| *n == taken && place.listed);
+            if listed && !known {
+                self.twins.push((taken, number, place));
+                continue;
+            }
+            let extents = &mut self.extents[usize::from(number) / slot_pages(ground.ring) as usize];
+            extents.release(place.run);
+            if let Some(run) = place.schema_run {
+                extents.release(run);
+            }
+            self.surplus.push(number);
+        }
+    }
+
+    /// Where ids go on; `highest` is the highest in a record that could be read.
+    fn next_id(&mut self, ground: &Ground<'_>, highest: u64, doubtful: &[u64]) -> u64 {
+        let floors = ground.floors;
+        let floor = floors.iter().map(|f| f.floor).max().unwrap_or(0);
+        let clean = floors.iter().map(|f| f.next).max().unwrap_or(0);
+        let agreed = ground.files.iter().all(Option::is_some)
+            && floors.len() == 3
+            && floors.iter().all(|f| f.floor == floor && f.next == clean);
+        self.recovery.clean = agreed && clean > 0;
+        let known_boot = ground.boot != Uuid([0; 16]);
+        let same_boot = agreed
+            && known_boot
+            && floors.iter().all(|f| f.boot == ground.boot)
+            && self.recovery.rejected.is_empty();
+        let believable = floor.max(highest + FLOOR_STEP);
+        let doubtful = doubtful.iter().copied().filter(|id| *id < believable).max();
+        let highest = highest.max(doubtful.unwrap_or(0));
+        let next_id = if self.recovery.clean {
+            clean.max(highest + 1)
+        } else if same_boot {
+            // Every id that was given out still has its record, in the page cache at least: the
+            // newest is always retained.
+            highest + 1
+        } else {
+            floor.max(highest + 1)
+        };
+        next_id.clamp(1, MAX_ID)
+    }
+
+    /// Lists what the ring has room for. What is unlisted at once is not worth listing: the ring is
+    /// full of newer ones. But the newest on the disk stays, unlisted (P4).
+    fn choose_listed(&mut self, ground: &Ground<'_>) {
+        // One that had left the ring is the newest again where power was lost: then it is listed.
+        if let Some((number, newest)) = self.snapshots.first_mut()
+            && newest.left
+        {
+            newest.left = false;
+            self.relisted = Some(*number);
+        }
+        let steady = self.snapshots.iter().position(|(_, place)| place.durable);
+        for at in not_to_list(&self.snapshots, ground.ring as usize).into_iter().rev() {
+            let place = &mut self.snapshots[at].1;
+            self.recovery.unverified.retain(|id| id.get() != place.id);
+            self.recovery.other_layout.retain(|(id, _)| id.get() != place.id);
+            if steady == Some(at) {
+                place.listed = false;
+                continue;
+            }
+            let (number, place) = self.snapshots.remove(at);
+            let extents = &mut self.extents[usize::from(number) / slot_pages(ground.ring) as usize];
+            extents.release(place.run);
+            if let Some(run) = place.schema_run {
+                extents.release(run);
+            }
+            self.surplus.push(number);
+        }
+    }
+}
+
+/// What readers of the caretaker before still lease, of places whose seals are broken: it stays as it
+/// is, listed nowhere (L2). Claims its extents in `extents`.
+pub(crate) fn tenants(
+    ground: &Ground<'_>,
+    taken: &Taken,
+    snapshots: &[(u16, Place)],
+    extents: &mut [Extents; 2],
+) -> Vec<(u16, Place)> {
+    let mut tenants = Vec::new();
+    for number in 0..2 * slot_pages(ground.ring) as u16 {
+        let known = snapshots.iter().any(|(known, _)| *known == number);
+        if known || !taken.contains(usize::from(number)) {
+            continue;
+        }
+        let Some(mut slot) = read_leased(ground, number) else { continue };
+        let extents = &mut extents[slot.side.index()];
+        match claim(extents, &mut slot, data_at(ground.ring)) {
+            Ok(()) => tenants.push((number, slot.place)),
+            // Its reader has not believed it: what is believed is not written over.
+            Err(_) => release(extents, &slot),
+        }
+    }
+    tenants
+}
+
+/// Reads a slot page that a reader leases and whose seal is broken: the rest of the record is as it
+/// was when the reader believed it. `None` if it is nothing that anybody can have believed.
+fn read_leased(ground: &Ground<'_>, number: u16) -> Option<Slot> {
+    let slots = slot_pages(ground.ring) as u16;
+    let (side, index) = (Side::BOTH[usize::from(number / slots)], number % slots);
+    let file = ground.files[side.index()]?;
+    let mut bytes: [u8; RECORD_LEN] = file.read(SLOTS_AT + u64::from(index) * SLOT_LEN);
+    crate::header::seal(&mut bytes);
+    let record = Record::decode(&bytes).ok().flatten()?;
+    let fits = record.file_id == ground.file_ids[side.index()]
+        && (record.side, record.index) == (side, index)
+        && (1..MAX_ID).contains(&record.id);
+    let place = Place {
+        state: Use::Sealed,
+        id: record.id,
+        root: record.root,
+        trust: Trust::Rejected("it has left the ring".into()),
+        leased_at: Some(crate::clock::steady_millis()),
+        ..Place::free()
+    };
+    fits.then_some(Slot { number, side, record, place, claimed: false })
+}
+
+/// Reads one slot page. `Ok(None)`: nothing is sealed there, as it should be.
+fn read_slot(
+    ground: &Ground<'_>,
+    file: &MappedFile,
+    side: Side,
+    index: u16,
+) -> Result<Option<Slot>, (Option<u64>, String)> {
+    let at = SLOTS_AT + u64::from(index) * SLOT_LEN;
+    let bytes: [u8; RECORD_LEN] = file.read(at);
+    if seal_of(&bytes) == 0 {
+        // Free, or in the making when the process ended.
+        return Ok(None);
+    }
+    let record = match Record::decode(&bytes) {
+        Ok(Some(record)) => record,
+        Ok(None) => return Ok(None),
+        Err(reason) => return Err((None, reason)),
+    };
+    let id = Some(record.id);
+    let refuse = |reason: String| Err((id, reason));
+    if record.file_id != ground.file_ids[side.index()] {
+        return refuse(format!("it was written for another file ({})", record.file_id));
+    }
+    if record.side != side || record.index != index {
+        return refuse(format!(
+            "it was written for {} place {}",
+            record.side.file_name(),
+            record.index
+        ));
+    }
+    if record.id == 0 || record.id >= MAX_ID {
+        return refuse(format!("{} is no id", record.id));
+    }
+    let note: [u8; NOTE_LEN] = file.read(at + NOTE_AT);
+    let seal = seal_of(&bytes);
+    let noted = DurableNote::decode(&note)
+        .is_some_and(|n| n.id == record.id && n.record_seal == seal && n.boot == ground.boot);
+    // Read from the disk after a boot, it is on the disk. In the boot that wrote it only the note
+    // tells, since memory may hold what a failed sync has lost.
+    let durable = noted || record.boot != ground.boot || Mutant::NoDurableNote.is_on();
+    let label: [u8; LABEL_LEN] = file.read(at + LABEL_AT);
+    let number = side.index() as u16 * slot_pages(ground.ring) as u16 + index;
+    let place = Place {
+        durable,
+        redirty: !durable,
+        label: decode_label(&label, record.id).map(Into::into),
+        left: has_left(&label, record.id),
+        ..Place::found(&record, seal)
+    };
+    Ok(Some(Slot { number, side, record, place, claimed: false }))
+}
+
+/// The blocks under an extent, if it lies and is aligned as extents do.
+pub(crate) fn blocks_of(extent: Extent, first_data: u64) -> Result<std::ops::Range<u64>, String> {
+    let Extent { offset, len, .. } = extent;
+    let bad = || format!("{len} bytes at {offset} are no extent");
+    if len == 0 || offset < first_data || !(offset - first_data).is_multiple_of(BLOCK) {
+        return Err(bad());
+    }
+    let end = offset.checked_add(len).ok_or_else(bad)?;
+    Ok((offset - first_data) / BLOCK..(end - first_data).div_ceil(BLOCK))
+}
+
+/// Claims a record's extents; newer records have claimed theirs.
+fn claim(extents: &mut Extents, slot: &mut Slot, first_data: u64) -> Result<(), String> {
+    let root = slot.record.root;
+    if root.len > MAX_ARCHIVE {
+        return Err(format!("an archive of {} bytes", root.len));
+    }
+    // A state without bytes still has a block.
+    let root = Extent { len: root.len.max(1), ..root };
+    let blocks = blocks_of(root, first_data)?;
+    let run = blocks.start;
+    if !extents.claim(blocks) {
+        return Err(format!(
+            "its {} bytes at {} lie outside the file or over a newer snapshot's",
+            root.len, root.offset
+        ));
+    }
+    slot.place.run = run;
+    slot.claimed = true;
+    let schema = slot.record.schema;
+    if schema.len > 0 {
+        let blocks = blocks_of(schema, first_data)?;
+        let run = blocks.start;
+        if !extents.claim(blocks) {
+            return Err(format!(
+                "its layout text ({} bytes at {}) lies outside the file or over a newer snapshot",
+                schema.len, schema.offset
+            ));
+        }
+        slot.place.schema_run = Some(run);
+    }
+    Ok(())
+}
+
+/// Gives back what a rejected slot had claimed.
+fn release(extents: &mut Extents, slot: &Slot) {
+    if slot.claimed {
+        extents.release(slot.place.run);
+    }
+    if let Some(run) = slot.place.schema_run {
+        extents.release(run);
+    }
+}
+
+/// Decides how far a slot is trusted; checks its bytes if it would be the newest.
+fn look(
+    ground: &Ground<'_>,
+    file: &MappedFile,
+    slot: &mut Slot,
+    newest: bool,
+) -> Result<(), String> {
+    let Ground { layout, check, max_depth, .. } = *ground;
+    if slot.record.layout != layout.fingerprint {
+        let text = layout_text(file, slot.record.schema)?;
+        if newest {
+            file.check_extent(slot.place.root)?;
+        }
+        let difference = clip(&first_difference(&text, &layout.text));
+        slot.place.trust = Trust::Foreign(difference.into());
+        return Ok(());
+    }
+    let depth = slot.record.depth;
+    if depth > max_depth {
+        // Whole, perhaps, for those who allow as much.
+        let reason = format!("{depth} pointers deep, and `Options::max_depth` is {max_depth}");
+        slot.place.trust = Trust::Foreign(reason.into());
+        return Ok(());
+    }
+    if newest {
+        check_place(file, &slot.place, check)?;
+        slot.place.trust = Trust::Checked;
+    }
+    Ok(())
+}
+
+/// The start of what a file says, fit for a log.
+pub(crate) fn clip(text: &str) -> String {
+    const MOST: usize = 400;
+    let clean = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
+    let mut clipped: String = text.chars().take(MOST).map(clean).collect();
+    if text.chars().nth(MOST).is_some() {
+        clipped.push_str("...");
+    }
+    clipped
+}
+
+/// The layout text that a record points at.
+fn layout_text(file: &MappedFile, schema: Extent) -> Result<String, String> {
+    if schema.len == 0 || schema.len > MAX_SCHEMA {
+        return Err(format!("of another layout, whose text ({} bytes) cannot be read", schema.len));
+    }
+    file.check_extent(schema)
+        .map_err(|e| format!("of another layout, whose text is damaged: {e}"))?;
+    Ok(String::from_utf8_lossy(file.retained(schema)).into_owned())
+}
+
+/// Which of the snapshots (newest first) are not to be listed: those that had left the ring, and
+/// of the others the oldest unlabelled, as far as they are more than a ring holds.
+fn not_to_list(snapshots: &[(u16, Place)], ring: usize) -> Vec<usize> {
+    let left = |i: &usize| snapshots[*i].1.left;
+    let mut picked: Vec<usize> = (0..snapshots.len()).filter(left).collect();
+    let excess = (snapshots.len() - picked.len()).saturating_sub(ring);
+    let oldest_first = (0..snapshots.len()).rev().filter(|i| !left(i));
+    picked.extend(oldest_first.filter(|i| snapshots[*i].1.label.is_none()).take(excess));
+    picked.sort_unstable();
+    picked
+}
