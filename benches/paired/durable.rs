@@ -3,6 +3,7 @@
 //! saving thread is held up by the thread that brings snapshots to the disk behind it.
 
 use std::{
+    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -85,6 +86,8 @@ struct Saver {
     /// Between the starts of two saves; `None`: one after the other.
     every: Option<Duration>,
     flushed: bool,
+    /// Another thread flushes this often.
+    beside: Option<Duration>,
     held_up: Histogram,
 }
 
@@ -94,25 +97,47 @@ impl Saver {
         let flushed = durability != Durability::Process;
         let state = map_free::World::new(ROOM, 1);
         let ring = Ring::with(ON, &options).warm(&state);
-        Saver { name, ring, state, every, flushed, held_up: Histogram::default() }
+        Saver { name, ring, state, every, flushed, beside: None, held_up: Histogram::default() }
+    }
+
+    /// The same with another thread that flushes this often. The background does not know when, so
+    /// it makes no pages ready.
+    fn flushed_by_another(self, often: Duration) -> Saver {
+        Saver { beside: Some(often), flushed: true, ..self }
     }
 
     fn save_for(&mut self, time: Duration) {
-        let start = Instant::now();
-        let mut due = start;
-        while start.elapsed() < time {
-            self.state.tick += 1;
-            let before = Instant::now();
-            self.ring.save(&self.state).expect("a save");
-            self.held_up.add(before.elapsed().as_nanos() as u64);
-            if let Some(every) = self.every {
-                due += every;
-                thread::sleep(due.saturating_duration_since(Instant::now()));
+        let Saver { ring, state, every, flushed, beside, held_up, .. } = self;
+        let ring = &*ring;
+        let stop = &AtomicBool::new(false);
+        thread::scope(|scope| {
+            if let Some(often) = *beside {
+                scope.spawn(move || {
+                    // Relaxed: only to end some time soon.
+                    while !stop.load(Ordering::Relaxed) {
+                        thread::sleep(often);
+                        ring.flush().expect("a flush");
+                    }
+                });
             }
-        }
-        if self.flushed {
+            let start = Instant::now();
+            let mut due = start;
+            while start.elapsed() < time {
+                state.tick += 1;
+                let before = Instant::now();
+                ring.save(state).expect("a save");
+                held_up.add(before.elapsed().as_nanos() as u64);
+                if let Some(every) = *every {
+                    due += every;
+                    thread::sleep(due.saturating_duration_since(Instant::now()));
+                }
+            }
+            // Relaxed: as above.
+            stop.store(true, Ordering::Relaxed);
+        });
+        if *flushed {
             // What is left to flush does not run into the next one's turn.
-            self.ring.flush().expect("a flush");
+            ring.flush().expect("a flush");
         }
     }
 
@@ -140,6 +165,8 @@ pub(crate) fn pauses(asked: &Asked) -> Vec<Pause> {
         Saver::new("100 a second, never flushed", never, tick),
         Saver::new("100 a second, on the disk within 1 s", within(1000), tick),
         Saver::new("100 a second, on the disk within 50 ms", within(50), tick),
+        Saver::new("100 a second, flushed by another thread, nothing made ready", never, tick)
+            .flushed_by_another(Duration::from_millis(25)),
         Saver::new("without a break, never flushed", never, None),
         Saver::new("without a break, on the disk within 1 s", within(1000), None),
         Saver::new("without a break, on the disk within 50 ms", within(50), None),

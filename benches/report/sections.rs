@@ -77,7 +77,8 @@ pub(crate) fn pauses(page: &mut String, pauses: &[Pause]) -> fmt::Result {
         "How long a save of room holds up the thread that makes it, into a ring of 16 on ext4, with \
          and without a background that syncs what was saved before. The kernel write-protects what \
          it has synced, so that the next save into the same pages would pay for each of them; the \
-         background makes them writable again ahead of it.\n"
+         background makes them writable again ahead of it. Where another thread calls `flush`, it does \
+         not: that row is the price.\n"
     )?;
     writeln!(page, "| saves | counted | p50 | p90 | p99 | longest |")?;
     writeln!(page, "|---|--:|--:|--:|--:|--:|")?;
