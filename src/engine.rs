@@ -27,7 +27,7 @@ use crate::{
     extents::Extents,
     file::{BLOCK, MappedFile},
     flush::Flusher,
-    handover::Handed,
+    handed::Handed,
     header::{SLOTS_AT, Side, Uuid, slot_pages},
     history::Recovery,
     lease::Leases,
@@ -112,6 +112,8 @@ pub(crate) struct Place {
     pub(crate) redirty: bool,
     /// Found at opening with a note that it had left the ring.
     pub(crate) left: bool,
+    /// Found at opening: its bytes are somebody else's, however well they have been checked.
+    pub(crate) found: bool,
     /// When it was published: milliseconds on the steady clock, before its start where it is older.
     pub(crate) born: i64,
     /// Its pages have been let go of under memory pressure.
@@ -150,6 +152,7 @@ impl Place {
             left_at: 0,
             redirty: false,
             left: false,
+            found: false,
             born: 0,
             forgotten: false,
         }
@@ -174,6 +177,7 @@ impl Place {
             layout: Some(record.layout),
             trust: Trust::Unverified,
             listed: true,
+            found: true,
             ..Place::free()
         }
     }
@@ -470,6 +474,10 @@ impl Keeper for Engine {
     fn archive(&self, place: usize) -> &[u8] {
         let root = self.lock().places[place].root;
         self.file_of(place).retained(root)
+    }
+
+    fn wrote(&self, place: usize) -> bool {
+        !self.lock().places[place].found
     }
 
     fn joined(&self) {

@@ -534,6 +534,10 @@ impl Engine {
         if batch.places.is_empty() {
             return false;
         }
+        for number in &batch.places {
+            // A label set from here on is for the next one.
+            state.places[usize::from(*number)].label_dirty = false;
+        }
         state.flushing.clone_from(&batch.places);
         drop(state);
         batch.merge();
@@ -581,7 +585,6 @@ impl Engine {
         for number in &batch.places {
             let n = usize::from(*number);
             let place = &mut state.places[n];
-            place.label_dirty = false;
             if place.durable {
                 continue;
             }
@@ -616,10 +619,12 @@ impl Engine {
             let oldest_first = state.listed.iter().rev().map(|n| &state.places[usize::from(*n)]);
             oldest_first.take_while(|place| place.durable).last().map_or(0, |place| place.id)
         };
-        // All listed ones may be newer than the steady one, which then is the newest covered.
-        let oldest = state.listed.back().map_or(0, |n| state.places[usize::from(*n)].id);
+        // All listed ones that wait may be newer than the steady one, which then is the newest
+        // covered.
+        let mut oldest_first = state.listed.iter().rev().map(|n| &state.places[usize::from(*n)]);
+        let waiting = oldest_first.find(|place| !place.durable).map_or(u64::MAX, |place| place.id);
         let steady = state.steady.map_or(0, |n| state.places[usize::from(n)].id);
-        let covered = if steady < oldest { covered.max(steady) } else { covered };
+        let covered = if steady < waiting { covered.max(steady) } else { covered };
         if covered > state.durable {
             state.durable = covered;
             self.listeners.tell(|| Event::Durable { id: SnapshotId::new(covered) });

@@ -11,9 +11,8 @@
 //! either the word is there, or the successor's sending of it has failed.
 
 use std::{
-    collections::VecDeque,
     fmt,
-    fs::{self, File, Permissions},
+    fs::{self, Permissions},
     io,
     net::Shutdown,
     os::{
@@ -29,7 +28,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use parking_lot::{Condvar, Mutex};
 use thiserror::Error;
 
 use crate::{
@@ -37,49 +35,17 @@ use crate::{
     clock,
     engine::Engine,
     events::Event,
-    file::BLOCK,
-    header::Side,
-    id::SnapshotId,
+    gate::{Desk, Gate, Refusal, SocketFile, Successor},
     os::{self, socket},
-    schema::{Layout, first_difference},
     snapshot::Snapshot,
-    wire::{self, HeldPlace, Hello, Kind, MAX_TEXT, Yours},
+    wire::{self, HeldPlace, Kind, Yours},
 };
 
 /// The socket's name in a directory.
 pub(crate) const SOCKET_NAME: &str = "handover.sock";
 
-/// How long one message of a successor is waited for.
-const MESSAGE: Duration = Duration::from_secs(2);
-/// How long a successor may prepare.
-const PREPARING: Duration = Duration::from_secs(60);
 /// How long a successor may take to say that it has taken over, unless told otherwise.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Refusals remembered.
-const REFUSALS: usize = 16;
-
-/// What an engine has from a predecessor, and what it has given to a successor.
-#[derive(Debug, Default)]
-pub(crate) struct Handed {
-    /// Open until we are gone: its end tells the successor that nothing is held here any more.
-    pub(crate) successor: Mutex<Option<UnixStream>>,
-    /// The same seen from the other side, while the predecessor holds something.
-    pub(crate) predecessor: Mutex<Option<UnixStream>>,
-    /// The user's descriptors, until they are asked for.
-    pub(crate) inherited: Mutex<Vec<OwnedFd>>,
-    /// Of a ring in memory that was, or may be, handed over: what the writer lock is on.
-    pub(crate) memory_lock: Mutex<Option<File>>,
-}
-
-/// A successor that was not let in.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
-    /// Its process id.
-    pub process: u32,
-    /// Why: the first difference between the layouts, or what went wrong. *The file* is this
-    /// process, *the program* the successor.
-    pub reason: String,
-}
 
 /// Why a ring could not be handed over. The predecessor goes on.
 #[derive(Debug, Error)]
@@ -167,41 +133,6 @@ pub struct HandOver {
     /// Dropped, it wakes the thread.
     waker: Option<UnixStream>,
     thread: Option<JoinHandle<()>>,
-}
-
-/// Where the thread that listens and the server meet.
-#[derive(Debug, Default)]
-struct Desk {
-    waiting: Mutex<Waiting>,
-    changed: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct Waiting {
-    ready: Option<Successor>,
-    refused: VecDeque<Refusal>,
-}
-
-#[derive(Debug, Clone)]
-struct Successor {
-    stream: Arc<UnixStream>,
-    process: u32,
-}
-
-/// The socket's file, removed at the end if it is still ours.
-#[derive(Debug)]
-struct SocketFile {
-    path: PathBuf,
-    identity: (u64, u64),
-}
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        let found = fs::symlink_metadata(&self.path).map(|meta| (meta.dev(), meta.ino()));
-        if !os::forked() && found.is_ok_and(|found| found == self.identity) {
-            _ = fs::remove_file(&self.path);
-        }
-    }
 }
 
 impl<T: Snapshot> Caretaker<T> {
@@ -433,83 +364,6 @@ impl fmt::Debug for HandOver {
     }
 }
 
-/// Who is let in.
-struct Gate {
-    engine: Weak<Engine>,
-    layout: Arc<Layout>,
-    woken: UnixStream,
-}
-
-impl Gate {
-    /// The thread: lets one in after the other, until the waker is dropped.
-    fn attend(&self, desk: &Desk, listener: &UnixListener) {
-        loop {
-            let ready = desk.waiting.lock().ready.clone();
-            let watched = ready.as_ref().map_or(listener.as_fd(), |s| s.stream.as_fd());
-            match socket::readable([watched, self.woken.as_fd()], None) {
-                Ok([_, false]) => {}
-                _ => return,
-            }
-            if let Some(successor) = ready {
-                // It has ended, or speaks out of turn. Unless it has been taken off the desk.
-                let mut waiting = desk.waiting.lock();
-                if waiting.ready.as_ref().is_some_and(|s| Arc::ptr_eq(&s.stream, &successor.stream))
-                {
-                    waiting.ready = None;
-                }
-                continue;
-            }
-            let Ok((stream, _)) = listener.accept() else { continue };
-            let process = socket::peer(&stream).map_or(0, |(_, process)| process);
-            let came = self.let_in(&stream);
-            let mut waiting = desk.waiting.lock();
-            match came {
-                Ok(()) => waiting.ready = Some(Successor { stream: Arc::new(stream), process }),
-                Err(reason) => {
-                    if waiting.refused.len() == REFUSALS {
-                        waiting.refused.pop_front();
-                    }
-                    waiting.refused.push_back(Refusal { process, reason });
-                }
-            }
-            desk.changed.notify_all();
-        }
-    }
-
-    /// Hears who comes; `Ok` when it is ready.
-    fn let_in(&self, stream: &UnixStream) -> Result<(), String> {
-        let broken = |e: io::Error| format!("it could not be understood: {e}");
-        let (user, _) = socket::peer(stream).map_err(broken)?;
-        if user != os::effective_user() {
-            return Err(format!("it is a process of user {user}"));
-        }
-        let until = clock::deadline(MESSAGE);
-        let hello = wire::expect(stream, Kind::Hello, until).map_err(broken)?;
-        let hello = Hello::decode(&hello.body).map_err(broken)?;
-        if hello.fingerprint != self.layout.fingerprint.to_bytes() {
-            let reason = if self.layout.text.len() <= MAX_TEXT {
-                wire::words(first_difference(&self.layout.text, &hello.text).as_bytes())
-            } else {
-                "layouts too long to compare".to_owned()
-            };
-            _ = wire::send(stream, Kind::Refused, reason.as_bytes(), &[], until);
-            return Err(reason);
-        }
-        {
-            let engine = self.engine.upgrade().ok_or("the caretaker is gone")?;
-            let files = engine.memory_files();
-            wire::send(stream, Kind::Welcome, &wire::encode_welcome(engine.used()), &files, until)
-                .map_err(broken)?;
-        }
-        let until = clock::deadline(PREPARING);
-        match socket::readable([stream.as_fd(), self.woken.as_fd()], Some(until)) {
-            Ok([true, false]) => {}
-            _ => return Err("it was not ready in time".to_owned()),
-        }
-        wire::expect(stream, Kind::Ready, clock::deadline(MESSAGE)).map(drop).map_err(broken)
-    }
-}
-
 /// Passes lock and descriptors on, and waits for the successor's word.
 fn pass(
     engine: &Arc<Engine>,
@@ -554,113 +408,4 @@ fn pass(
     }
     *engine.handed.successor.lock() = kept;
     Ok(())
-}
-
-impl Engine {
-    /// Ends all writing: what is under way ends first. Answers what is still held.
-    fn retire(&self, until: Instant, waited: Duration) -> Result<Vec<HeldPlace>, HandOverError> {
-        let busy = || HandOverError::Busy { waited };
-        // A sync under way is not waited for: it changes nothing, and what it was for is synced by
-        // the successor too, through descriptors of its own, which hear of a failure themselves.
-        if !self.flusher.end_floors(true, until) {
-            return Err(busy());
-        }
-        let mut state = self.lock();
-        state.ended = true;
-        while state.making > 0 || state.mover.is_some() {
-            if self.settled.wait_until(&mut state, until).timed_out() {
-                return Err(busy());
-            }
-        }
-        let held = state.places.iter().enumerate().filter(|(n, _)| self.ring.holds(*n).0 > 0);
-        let held = held.map(|(n, place)| HeldPlace {
-            number: n as u16,
-            id: place.id,
-            offset: place.root.offset,
-            len: place.root.len,
-        });
-        Ok(held.collect())
-    }
-
-    /// Takes [`retire`](Self::retire) back.
-    fn carry_on(&self) {
-        // Nobody else has it by now.
-        self.flusher.end_floors(false, clock::deadline(Duration::MAX));
-        self.lock().ended = false;
-    }
-
-    /// How far each file is in use.
-    fn used(&self) -> [u64; 2] {
-        let state = self.lock();
-        Side::BOTH
-            .map(|side| self.run_at(state.spaces[side.index()].extents.tail()) / BLOCK * BLOCK)
-    }
-
-    /// The files of a ring in memory, to be passed on.
-    fn memory_files(&self) -> Vec<BorrowedFd<'_>> {
-        match self.storage {
-            Some(_) => Vec::new(),
-            None => self.files.iter().filter_map(|file| file.descriptor()).collect(),
-        }
-    }
-
-    /// Takes the writer lock of a ring in memory, which only a hand-over needs: by it a successor
-    /// can tell whether its predecessor is alive.
-    fn lock_memory(&self) -> io::Result<()> {
-        let mut held = self.handed.memory_lock.lock();
-        if held.is_none() {
-            let file = self.files[0].descriptor().ok_or(io::ErrorKind::Unsupported)?;
-            let lock = socket::open_again(file)?;
-            if !os::try_lock(&lock)? {
-                return Err(io::ErrorKind::WouldBlock.into());
-            }
-            *held = Some(lock);
-        }
-        Ok(())
-    }
-
-    /// Keeps what the predecessor holds until it is gone.
-    pub(crate) fn hold_for(
-        self: &Arc<Engine>,
-        held: Vec<HeldPlace>,
-        stream: UnixStream,
-    ) -> io::Result<()> {
-        let watched = stream.try_clone()?;
-        *self.handed.predecessor.lock() = Some(stream);
-        for place in &held {
-            self.ring.hold(usize::from(place.number));
-        }
-        if let Some(directory) = self.storage.as_deref().and_then(|s| s.directory()) {
-            // Until then its open descriptor keeps the lock, should we go first.
-            directory.keep_lock(false);
-        }
-        let engine = Arc::downgrade(self);
-        thread::Builder::new().name("snapring-predecessor".to_owned()).spawn(move || {
-            // Nothing is said any more: this returns at its end, or when we shut it.
-            _ = socket::readable([watched.as_fd()], None);
-            let Some(engine) = engine.upgrade() else { return };
-            if engine.handed.predecessor.lock().take().is_none() {
-                return;
-            }
-            for place in held {
-                engine.ring.unhold(usize::from(place.number));
-            }
-            if let Some(directory) = engine.storage.as_deref().and_then(|s| s.directory()) {
-                directory.keep_lock(true);
-            }
-        })?;
-        Ok(())
-    }
-
-    /// The caretaker is gone: nobody waits for the predecessor any more.
-    pub(crate) fn leave_predecessor(&self) {
-        if let Some(stream) = self.handed.predecessor.lock().take() {
-            _ = stream.shutdown(Shutdown::Both);
-        }
-    }
-}
-
-/// The snapshot at the head of what was handed over, for messages.
-pub(crate) fn shown(id: u64) -> String {
-    if id == 0 { "none".to_owned() } else { SnapshotId::new(id).to_string() }
 }

@@ -24,8 +24,9 @@ use crate::{
     engine::{CheckFn, Engine, Place, Use},
     error::OpenError,
     file::MappedFile,
-    handover::{SOCKET_NAME, shown},
+    handover::SOCKET_NAME,
     header::{Side, Uuid, data_at, slot_pages},
+    id::SnapshotId,
     open::{Opened, Whole, find, finish, floors, look_at, open_on, pair},
     options::Options,
     os::{self, socket},
@@ -454,4 +455,9 @@ impl Engine {
             state.limbo.push(held.number);
         }
     }
+}
+
+/// An id, for messages; 0 is none.
+fn shown(id: u64) -> String {
+    if id == 0 { "none".to_owned() } else { SnapshotId::new(id).to_string() }
 }

@@ -386,7 +386,9 @@ fn a_state_that_panics_while_it_is_saved_neither_recurses_nor_ends_the_process()
     let told: Vec<Event> = std::iter::from_fn(|| events.try_next()).collect();
     assert!(told.iter().all(|e| !matches!(e, Event::Failed { .. })), "{told:?}");
     // Elsewhere: the last save panics in its turn, which is told and goes no further.
+    let start = Instant::now();
     panicking(|| panic!("elsewhere"));
+    assert!(start.elapsed() < Duration::from_secs(4), "it waited for itself");
     assert_eq!(caretaker.history().len(), 1);
     let Some(Event::Failed { message }) = events.try_next() else { panic!("nothing is told") };
     assert!(message.contains("boom"), "{message}");
@@ -394,6 +396,19 @@ fn a_state_that_panics_while_it_is_saved_neither_recurses_nor_ends_the_process()
     bomb.lock().unwrap_or_else(PoisonError::into_inner).fuse = 1;
     panicking(|| panic!("once more"));
     assert_eq!(caretaker.history().len(), 2);
+}
+
+#[test]
+fn a_closure_that_panics_is_told_of_and_nothing_waits_for_itself() {
+    let _alone = alone();
+    let caretaker = Caretaker::<World>::in_memory().expect("memory");
+    let mut events = caretaker.subscribe();
+    let _armed = caretaker.farewell(|_| panic!("no state")).on_panic().arm().expect("armed");
+    let start = Instant::now();
+    panicking(|| panic!("elsewhere"));
+    assert!(start.elapsed() < Duration::from_secs(4), "it waited for itself");
+    let Some(Event::Failed { message }) = events.try_next() else { panic!("nothing is told") };
+    assert!(message.contains("no state"), "{message}");
 }
 
 #[test]

@@ -6,66 +6,18 @@ mod common;
 use std::{
     io::{Read as _, Write as _},
     net::{TcpListener, TcpStream},
-    os::{
-        fd::AsFd as _,
-        unix::net::{UnixListener, UnixStream},
-    },
-    path::Path,
+    os::fd::AsFd as _,
     sync::atomic::{AtomicBool, Ordering},
-    thread::{self, JoinHandle},
+    thread,
     time::{Duration, Instant},
 };
 
 use common::{
-    Child, Peer, TempDir, World, child_role, lock_of, open, open_with,
-    peer::{HELLO, MORE, READY, TAKEN, WELCOME, YOURS},
-    report, small, thawed, world,
+    Child, TempDir, World, child_role,
+    hand::{LONG, goes_on, id, next, offered, ready, save, start, successor},
+    lock_of, open, open_with, report, small, thawed, world,
 };
-use snapring::{
-    Caretaker, Event, HandOver, HandOverError, HeldBy, OpenError, Options, Reader, RollbackError,
-    SaveError, SnapshotId, TakenBack,
-};
-
-const LONG: Duration = Duration::from_secs(20);
-
-fn id(n: u64) -> SnapshotId {
-    SnapshotId::new(n)
-}
-
-fn successor(dir: &Path, timeout: Duration) -> Result<Caretaker<World>, OpenError> {
-    open_with(&small().take_over(timeout), dir)
-}
-
-/// A successor in a thread of its own: descriptors and locks do not care for processes.
-fn start(dir: &Path) -> JoinHandle<Result<Caretaker<World>, OpenError>> {
-    let dir = dir.to_owned();
-    thread::spawn(move || successor(&dir, LONG))
-}
-
-fn offered(caretaker: &Caretaker<World>) -> HandOver {
-    caretaker.hand_over().expect("offered").patience(LONG)
-}
-
-fn ready(offer: HandOver) -> HandOver {
-    offer.wait(LONG).expect("a successor is ready");
-    offer
-}
-
-/// Saves the worlds `from..=to`.
-fn save(caretaker: &Caretaker<World>, from: u64, to: u64) {
-    for n in from..=to {
-        caretaker.save(&world(n)).expect("saved");
-    }
-}
-
-/// It has the ring, and goes on with it.
-fn goes_on(caretaker: &Caretaker<World>) {
-    let last = caretaker.head().map_or(0, SnapshotId::get);
-    let saved = caretaker.save(&world(last + 1)).expect("it saves");
-    assert_eq!(saved, id(last + 1));
-    assert_eq!(caretaker.resume().expect("whole"), Some(world(last + 1)));
-    caretaker.keep(saved, "gone on").expect("kept");
-}
+use snapring::{Event, HandOverError, HeldBy, OpenError, Reader, RollbackError, SaveError};
 
 /// What a child does in its role; as a test of its own, nothing.
 #[test]
@@ -220,19 +172,6 @@ fn the_lock_is_never_free_between_processes() {
     assert!(tries.is_some_and(|tries| tries > 1000), "the thief hardly tried: {said}");
 }
 
-/// A world of the next build.
-mod next {
-    use snapring::Snapshot;
-
-    #[derive(Snapshot, Debug, PartialEq, Clone)]
-    pub(crate) struct World {
-        pub(crate) tick: u64,
-        pub(crate) players: Vec<super::common::state::Player>,
-        pub(crate) scores: std::collections::BTreeMap<String, i32>,
-        pub(crate) weather: u8,
-    }
-}
-
 #[test]
 fn another_layout_is_refused_and_the_predecessor_goes_on() {
     let dir = TempDir::new("layout");
@@ -262,128 +201,6 @@ fn another_layout_is_refused_and_the_predecessor_goes_on() {
     goes_on(&starting.join().expect("it runs").expect("it opens"));
 }
 
-/// The caretaker back from a hand-over that must have failed, still going.
-fn taken_back(answer: Result<(), TakenBack<World>>, dir: &Path, why: &str) -> Caretaker<World> {
-    let TakenBack { caretaker, why: error } = answer.expect_err("it failed");
-    let text = format!("{error}: {:?}", std::error::Error::source(&error));
-    assert!(text.contains(why), "{text}");
-    assert!(lock_of(dir).is_none(), "the lock is still held");
-    goes_on(&caretaker);
-    caretaker
-}
-
-#[test]
-fn a_successor_that_dies_at_any_step_changes_nothing() {
-    let dir = TempDir::new("dies");
-    let mut old = open(&dir);
-    save(&old, 1, 3);
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    for step in 0..5 {
-        let offer = old.hand_over().expect("offered").patience(Duration::from_millis(300));
-        let peer = Peer::connect(&dir);
-        if step > 0 {
-            peer.greet::<World>();
-        }
-        if step > 1 {
-            assert_eq!(peer.hear().expect("an answer").0, WELCOME);
-        }
-        if step > 2 {
-            peer.say(READY, &[], &[]).expect("heard");
-            assert_eq!(offer.wait(LONG), Some(std::process::id()));
-        }
-        let answer = thread::scope(|scope| {
-            if step == 4 {
-                let completing = scope.spawn(|| offer.complete(old, &[listener.as_fd()]));
-                let (kind, _, fds) = peer.hear().expect("the lock");
-                assert_eq!((kind, fds.len()), (YOURS, 1));
-                let (kind, _, fds) = peer.hear().expect("the descriptors");
-                assert_eq!((kind, fds.len()), (MORE, 1));
-                drop(peer);
-                completing.join().expect("it runs")
-            } else {
-                drop(peer);
-                let until = Instant::now() + LONG;
-                while offer.successor().is_some() && Instant::now() < until {
-                    thread::sleep(Duration::from_millis(1));
-                }
-                offer.complete(old, &[])
-            }
-        });
-        let why = if step == 4 { "Some(Kind(UnexpectedEof))" } else { "no successor is ready" };
-        old = taken_back(answer, &dir, why);
-    }
-    // One that comes after all of them.
-    let offer = offered(&old);
-    let starting = start(&dir);
-    ready(offer).complete(old, &[]).expect("handed over");
-    goes_on(&starting.join().expect("it runs").expect("it opens"));
-}
-
-#[test]
-fn a_successor_that_is_too_slow_finds_the_door_shut() {
-    let dir = TempDir::new("slow");
-    let old = open(&dir);
-    save(&old, 1, 3);
-    let offer = old.hand_over().expect("offered").patience(Duration::from_millis(200));
-    let peer = Peer::connect(&dir);
-    peer.greet::<World>();
-    assert_eq!(peer.hear().expect("an answer").0, WELCOME);
-    peer.say(READY, &[], &[]).expect("heard");
-    let offer = ready(offer);
-    let start = Instant::now();
-    let old = taken_back(offer.complete(old, &[]), &dir, "TimedOut");
-    assert!(start.elapsed() >= Duration::from_millis(200));
-    // It has the lock's descriptor all the same; its word comes too late, and it can tell.
-    let (kind, _, lock) = peer.hear().expect("the lock");
-    assert_eq!((kind, lock.len()), (YOURS, 1));
-    assert!(peer.say(TAKEN, &[], &[]).is_err(), "the word must not be taken for heard");
-    // The lock is ours alone: closed here, it is free, whoever else has its descriptor.
-    drop(old);
-    assert!(lock_of(&dir).is_some());
-    drop(lock);
-}
-
-#[test]
-fn a_word_that_came_in_time_counts_though_it_was_not_looked_at() {
-    // Many times over, with the word sent at about the moment when the time is up.
-    let dir = TempDir::new("in time");
-    let mut old = Some(open(&dir));
-    save(old.as_ref().expect("there"), 1, 3);
-    let (mut heard, mut unheard) = (0, 0);
-    for round in 0..60_u64 {
-        // Its own thread may take a moment to end.
-        let caretaker = old.take().unwrap_or_else(|| successor(&dir, LONG).expect("free"));
-        let patience = Duration::from_millis(5);
-        let offer = caretaker.hand_over().expect("offered").patience(patience);
-        let peer = Peer::connect(&dir);
-        peer.greet::<World>();
-        assert_eq!(peer.hear().expect("an answer").0, WELCOME);
-        peer.say(READY, &[], &[]).expect("heard");
-        let offer = ready(offer);
-        let (said, answer, lock) = thread::scope(|scope| {
-            let talking = scope.spawn(|| {
-                let (_, _, lock) = peer.hear().expect("the lock");
-                thread::sleep(Duration::from_micros(4700 + round * 10));
-                (peer.say(TAKEN, &[], &[]).is_ok(), lock)
-            });
-            let answer = offer.complete(caretaker, &[]);
-            let (said, lock) = talking.join().expect("it runs");
-            (said, answer, lock)
-        });
-        // Exactly one of the two has it.
-        assert_eq!(said, answer.is_ok(), "round {round}: both, or neither");
-        match answer {
-            Ok(()) => heard += 1,
-            Err(back) => {
-                unheard += 1;
-                old = Some(back.caretaker);
-            }
-        }
-        drop(lock);
-    }
-    println!("heard {heard} times, not {unheard} times");
-}
-
 #[test]
 fn a_predecessor_that_dies_while_it_offers_is_followed_as_usual() {
     let dir = TempDir::new("offers and dies");
@@ -401,135 +218,6 @@ fn a_predecessor_that_dies_while_it_offers_is_followed_as_usual() {
     let starting = start(&dir);
     ready(offer).complete(new, &[]).expect("handed over");
     goes_on(&starting.join().expect("it runs").expect("it opens"));
-}
-
-/// Plays a predecessor as far as the lock.
-fn hand_over_by_hand(listener: &UnixListener, yours: &[u8], lock: &std::fs::File) -> Peer {
-    let peer = Peer::of(listener.accept().expect("it comes").0);
-    assert_eq!(peer.hear().expect("its layout").0, HELLO);
-    peer.say(WELCOME, &[0; 16], &[]).expect("heard");
-    assert_eq!(peer.hear().expect("its word").0, READY);
-    peer.say(YOURS, yours, &[lock.as_fd()]).expect("heard");
-    peer
-}
-
-fn yours(next: u64, head: u64, descriptors: u32) -> Vec<u8> {
-    let mut body = vec![0; 24];
-    body[..8].copy_from_slice(&next.to_le_bytes());
-    body[8..16].copy_from_slice(&head.to_le_bytes());
-    body[16..20].copy_from_slice(&descriptors.to_le_bytes());
-    body
-}
-
-#[test]
-fn a_predecessor_that_dies_after_it_has_handed_over_is_succeeded() {
-    let dir = TempDir::new("hands over and dies");
-    save(&open(&dir), 1, 3);
-    let lock = lock_of(&dir).expect("free");
-    let listener = UnixListener::bind(dir.join("handover.sock")).expect("a socket");
-    let (mine, theirs) = UnixStream::pair().expect("a pair");
-    let starting = start(&dir);
-    let peer = hand_over_by_hand(&listener, &yours(4, 3, 1), &lock);
-    peer.say(MORE, &[], &[theirs.as_fd()]).expect("heard");
-    // Gone before the word comes, or after: it is the successor's either way.
-    drop((peer, lock, listener, theirs));
-    let new = starting.join().expect("it runs").expect("it opens");
-    println!("{}", new.recovery());
-    goes_on(&new);
-    let mut passed = UnixStream::from(new.inherited().remove(0));
-    passed.write_all(b"here").expect("sent");
-    let mut heard = [0; 4];
-    (&mine).read_exact(&mut heard).expect("heard");
-    assert_eq!(&heard, b"here");
-}
-
-#[test]
-fn nonsense_from_a_predecessor_is_never_believed() {
-    let dir = TempDir::new("nonsense");
-    save(&open(&dir), 1, 3);
-    let other = TempDir::new("another lock");
-    drop(open(&other));
-    let held_row = |number: u16, id: u64, offset: u64, len: u64| {
-        let mut row = vec![0; 32];
-        row[..8].copy_from_slice(&id.to_le_bytes());
-        row[8..16].copy_from_slice(&offset.to_le_bytes());
-        row[16..24].copy_from_slice(&len.to_le_bytes());
-        row[24..26].copy_from_slice(&number.to_le_bytes());
-        row
-    };
-    let with = |row: Vec<u8>| [yours(4, 3, 0), row].concat();
-    let good = yours(4, 3, 0);
-    let cases: Vec<(&str, Vec<u8>, bool)> = vec![
-        ("another lock", good.clone(), true),
-        ("a head that is not there", yours(5, 4, 0), false),
-        ("an id that was used", yours(3, 3, 0), false),
-        ("an id above the floor", yours(u64::MAX, 3, 0), false),
-        ("short", good[..20].to_vec(), false),
-        ("ragged", [good.clone(), vec![0; 7]].concat(), false),
-        ("no such place", with(held_row(5000, 1, 0, 1)), false),
-        ("a place of another id", with(held_row(0, 77, 0, 1)), false),
-        ("no extent", with(held_row(19, 1, 17, 5)), false),
-        ("beyond the file", with(held_row(19, 1, 1 << 40, 4096)), false),
-        ("so long that it wraps", with(held_row(19, 1, 1 << 20, u64::MAX - 4096)), false),
-        ("over a snapshot", with(held_row(19, 1, 4096 * 21, 3 * 4096)), false),
-    ];
-    let lock = lock_of(&dir).expect("free");
-    let other_lock = lock_of(&other).expect("free");
-    for (what, body, wrong_lock) in cases {
-        let listener = UnixListener::bind(dir.join("handover.sock")).expect("a socket");
-        let path = dir.to_owned();
-        let starting = thread::spawn(move || successor(&path, Duration::from_millis(100)));
-        let peer =
-            hand_over_by_hand(&listener, &body, if wrong_lock { &other_lock } else { &lock });
-        assert!(peer.hear().is_none(), "{what}: it took that");
-        drop((peer, listener));
-        std::fs::remove_file(dir.join("handover.sock")).expect("removed");
-        let error = starting.join().expect("no panic").expect_err("refused");
-        assert!(matches!(error, OpenError::NotHandedOver { .. }), "{what}: {error:?}");
-        assert!(lock_of(&dir).is_none(), "{what}: the lock has gone");
-    }
-    // Not even the first bytes.
-    let listener = UnixListener::bind(dir.join("handover.sock")).expect("a socket");
-    let path = dir.to_owned();
-    let starting = thread::spawn(move || successor(&path, Duration::from_millis(100)));
-    let (mut stream, _) = listener.accept().expect("it comes");
-    stream.write_all(&[0xff; 4096]).expect("sent");
-    drop(listener);
-    let error = starting.join().expect("no panic").expect_err("refused");
-    assert!(matches!(error, OpenError::NotHandedOver { .. }), "{error:?}");
-    drop(stream);
-    drop(lock);
-    goes_on(&open(&dir));
-}
-
-#[test]
-fn nonsense_from_a_successor_is_never_believed() {
-    let dir = TempDir::new("nonsense back");
-    let old = open(&dir);
-    save(&old, 1, 3);
-    let offer = offered(&old);
-    for bytes in
-        [&[0xff_u8; 64][..], b"SNH\x01\x01\0\0\0\xff\xff\xff\xff", b"SNH\x01\x09\0\0\0\0\0\0\0"]
-    {
-        let mut stream = UnixStream::connect(dir.join("handover.sock")).expect("somebody offers");
-        stream.write_all(bytes).expect("sent");
-        // A reset where it had not read all of it.
-        _ = stream.read(&mut [0; 64]);
-    }
-    let text = b"rkyv 0.8 little-endian aligned pointer-32\n#0 struct World 4/4 \xff@\x1b[2J=#99\n";
-    let peer = Peer::connect(&dir);
-    peer.say(HELLO, &[&[7; 16][..], text].concat(), &[]).expect("heard");
-    assert_eq!(peer.hear().expect("an answer").0, 2);
-    assert!(peer.hear().is_none());
-    let until = Instant::now() + LONG;
-    while offer.refused().len() < 4 && Instant::now() < until {
-        thread::sleep(Duration::from_millis(1));
-    }
-    let refused = offer.refused();
-    assert_eq!(refused.len(), 4, "{refused:?}");
-    assert!(refused.iter().all(|r| !r.reason.contains('\x1b')), "{refused:?}");
-    assert_eq!(offer.successor(), None);
-    goes_on(&old);
 }
 
 #[test]
@@ -653,7 +341,11 @@ fn readers_elsewhere_do_not_notice() {
     }
     assert_eq!(both.0.thaw().expect("whole"), world(2));
     drop((leased, both.0, reader));
-    save(&new, 241, 300);
+    for n in 241..=300 {
+        new.save(&world(n)).expect("saved");
+        let ids: Vec<u64> = new.history().iter().map(|entry| entry.id().get()).collect();
+        assert_eq!(ids, (n - 15..=n).rev().collect::<Vec<_>>(), "a place is used twice");
+    }
     assert!(new.stats().held.is_empty(), "{:?}", new.stats().held);
     assert_eq!(new.history().len(), 16);
     for entry in new.history() {
@@ -692,102 +384,6 @@ fn a_long_path_is_no_hindrance() {
     goes_on(&starting.join().expect("it runs").expect("it opens"));
 }
 
-fn memory_successor(path: &Path, timeout: Duration) -> Result<Caretaker<World>, OpenError> {
-    // SAFETY: the tests' predecessors are caretakers, or pass on memory that nobody writes.
-    unsafe { Options::new().take_over(timeout).in_memory_from(path) }
-}
-
-#[test]
-fn a_ring_in_memory_passes_from_hand_to_hand() {
-    let temp = TempDir::new("memory");
-    let path = temp.inside("ring.sock");
-    let mut caretaker = Options::new().in_memory::<World>().expect("memory");
-    save(&caretaker, 1, 50);
-    caretaker.keep(id(41), "kept").expect("kept");
-    for hand in 0..4 {
-        let head = caretaker.head().expect("saved").get();
-        let memento = caretaker.latest().expect("there");
-        let offer = caretaker.hand_over_at(&path).expect("offered").patience(LONG);
-        let to = path.clone();
-        let starting = thread::spawn(move || memory_successor(&to, LONG));
-        let (mine, theirs) = UnixStream::pair().expect("a pair");
-        ready(offer).complete(caretaker, &[theirs.as_fd()]).expect("handed over");
-        let new = starting.join().expect("it runs").expect("taken over");
-        assert_eq!(new.resume().expect("whole"), Some(world(head)), "hand {hand}");
-        assert_eq!(thawed(&new, id(41)), Some(41));
-        assert_eq!(new.inherited().len(), 1);
-        drop(mine);
-        for _ in 0..40 {
-            goes_on(&new);
-        }
-        assert_eq!(memento.thaw().expect("whole"), world(head), "hand {hand}");
-        drop(memento);
-        new.keep(id(41), "kept").expect("still there");
-        let until = Instant::now() + LONG;
-        while new.stats().held.iter().any(|h| h.id.get() == head) && Instant::now() < until {
-            thread::sleep(Duration::from_millis(1));
-        }
-        assert!(!path.exists());
-        caretaker = new;
-    }
-    let error = memory_successor(&path, Duration::from_millis(20)).expect_err("nobody there");
-    assert!(matches!(error, OpenError::NoPredecessor { .. }), "{error:?}");
-    let error = caretaker.hand_over().expect_err("no directory");
-    assert!(matches!(error, HandOverError::InMemory), "{error:?}");
-    let error = open(&temp.inside("ring")).hand_over_at(&path).expect_err("a directory");
-    assert!(matches!(error, HandOverError::InDirectory { .. }), "{error:?}");
-}
-
-#[test]
-fn a_ring_in_memory_has_the_same_gate_and_the_same_way_back() {
-    let temp = TempDir::new("memory gate");
-    let path = temp.inside("ring.sock");
-    let old = Options::new().in_memory::<World>().expect("memory");
-    save(&old, 1, 3);
-    let offer = old.hand_over_at(&path).expect("offered").patience(Duration::from_millis(200));
-    // SAFETY: a caretaker listens there.
-    let other = unsafe { Options::new().take_over(LONG).in_memory_from::<next::World>(&path) };
-    let error = other.expect_err("another layout");
-    assert!(
-        matches!(&error, OpenError::Layout { difference, .. } if difference.contains("weather"))
-    );
-    // One that never says that it has taken over; then a real one, for which it is too late.
-    let peer = Peer::of(UnixStream::connect(&path).expect("somebody offers"));
-    peer.greet::<World>();
-    let (kind, _, memory) = peer.hear().expect("an answer");
-    assert_eq!((kind, memory.len()), (WELCOME, 2));
-    peer.say(READY, &[], &[]).expect("heard");
-    let back = ready(offer).complete(old, &[]).expect_err("too slow");
-    assert!(matches!(back.why, HandOverError::Lost { .. }));
-    let old = back.caretaker;
-    goes_on(&old);
-    drop((peer, memory));
-    let offer = old.hand_over_at(&path).expect("offered again").patience(LONG);
-    let starting = thread::spawn(move || memory_successor(&path, LONG));
-    ready(offer).complete(old, &[]).expect("handed over");
-    goes_on(&starting.join().expect("it runs").expect("taken over"));
-}
-
-#[test]
-fn memory_that_may_shrink_is_not_taken() {
-    let temp = TempDir::new("memory shrinks");
-    let path = temp.inside("ring.sock");
-    let listener = UnixListener::bind(&path).expect("a socket");
-    let starting = thread::spawn(move || memory_successor(&path, Duration::from_millis(300)));
-    let peer = Peer::of(listener.accept().expect("it comes").0);
-    assert_eq!(peer.hear().expect("its layout").0, HELLO);
-    let file = || {
-        let flags = rustix::fs::MemfdFlags::CLOEXEC | rustix::fs::MemfdFlags::ALLOW_SEALING;
-        rustix::fs::memfd_create("unsealed", flags).expect("memory")
-    };
-    let (a, b) = (file(), file());
-    peer.say(WELCOME, &[0; 16], &[a.as_fd(), b.as_fd()]).expect("heard");
-    drop(listener);
-    let error = starting.join().expect("no panic").expect_err("refused");
-    let OpenError::NotHandedOver { reason, .. } = &error else { panic!("{error:?}") };
-    assert!(reason.contains("sealed"), "{reason}");
-}
-
 #[test]
 fn nothing_is_saved_on_the_way_down_of_a_ring_that_was_handed_over() {
     static ASKED: AtomicBool = AtomicBool::new(false);
@@ -808,4 +404,34 @@ fn nothing_is_saved_on_the_way_down_of_a_ring_that_was_handed_over() {
     assert!(!ASKED.load(Ordering::Relaxed));
     assert_eq!(new.head(), Some(id(3)));
     drop(memento);
+}
+
+#[test]
+fn a_last_save_that_comes_too_late_is_refused() {
+    static HANDED: AtomicBool = AtomicBool::new(false);
+    let dir = TempDir::new("too late");
+    let old = open(&dir);
+    save(&old, 1, 3);
+    let (asked, is_asked) = std::sync::mpsc::channel();
+    let farewell = old.farewell(move |save| {
+        _ = asked.send(());
+        while !HANDED.load(Ordering::Relaxed) {
+            thread::sleep(Duration::from_millis(1));
+        }
+        save(&world(99));
+    });
+    let armed = farewell.on_panic().arm().expect("armed");
+    let offer = offered(&old);
+    let starting = start(&dir);
+    let offer = ready(offer);
+    let panicking = thread::spawn(|| panic!("on purpose"));
+    is_asked.recv_timeout(LONG).expect("it is asked");
+    offer.complete(old, &[]).expect("handed over");
+    let new = starting.join().expect("it runs").expect("it opens");
+    HANDED.store(true, Ordering::Relaxed);
+    panicking.join().expect_err("it panics");
+    drop(armed);
+    goes_on(&new);
+    drop(new);
+    assert_eq!(successor(&dir, LONG).expect("free").resume().expect("whole"), Some(world(4)));
 }

@@ -7,10 +7,12 @@
 // Each test binary uses its own share.
 #![allow(dead_code, unused_imports)]
 
+mod block;
 mod child;
 mod document;
 mod failing;
 mod fuse;
+pub(crate) mod hand;
 mod image;
 pub(crate) mod peer;
 mod place;
@@ -18,6 +20,7 @@ mod reader;
 pub(crate) mod state;
 mod victim;
 
+pub(crate) use block::{Block, LAST, blocks, leased, read_in, reader, whole};
 pub(crate) use child::{Child, child_role, report};
 pub(crate) use document::{Table, table};
 pub(crate) use failing::Failing;

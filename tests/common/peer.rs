@@ -18,12 +18,25 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags,
 };
 
+use super::{field, table};
+
 pub(crate) const HELLO: u8 = 1;
 pub(crate) const WELCOME: u8 = 3;
 pub(crate) const READY: u8 = 4;
 pub(crate) const YOURS: u8 = 5;
 pub(crate) const MORE: u8 = 6;
 pub(crate) const TAKEN: u8 = 7;
+
+/// A structure of the document with these fields, little-endian, and zeros.
+pub(crate) fn row(name: &str, fields: &[(&str, u64)]) -> Vec<u8> {
+    let mut bytes = vec![0; table(name).size()];
+    for (name_of_field, value) in fields {
+        let field = table(name).field(name_of_field);
+        let value = &value.to_le_bytes()[..field.size];
+        bytes[field.offset..][..field.size].copy_from_slice(value);
+    }
+    bytes
+}
 
 #[derive(Debug)]
 pub(crate) struct Peer(pub(crate) UnixStream);
@@ -39,9 +52,8 @@ impl Peer {
     }
 
     pub(crate) fn say(&self, kind: u8, body: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
-        let mut bytes = b"SNH\x01".to_vec();
-        bytes.extend([kind, 0, 0, 0]);
-        bytes.extend((body.len() as u32).to_le_bytes());
+        let mut bytes = row("frame", &[("kind", kind.into()), ("len", body.len() as u64)]);
+        bytes[..4].copy_from_slice(b"SNH\x01");
         bytes.extend(body);
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
         let mut control = SendAncillaryBuffer::new(&mut space);
@@ -61,11 +73,11 @@ impl Peer {
 
     /// The next frame's kind, body and descriptors; `None` at the end.
     pub(crate) fn hear(&self) -> Option<(u8, Vec<u8>, Vec<OwnedFd>)> {
-        let (header, fds) = self.take(12)?;
+        let (header, fds) = self.take(table("frame").size())?;
         assert_eq!(header[..4], *b"SNH\x01");
-        let len = u32::from_le_bytes(header[8..12].try_into().expect("four bytes"));
-        let body = if len == 0 { Vec::new() } else { self.take(len as usize)?.0 };
-        Some((header[4], body, fds))
+        let len = field(&header, "frame", "len") as usize;
+        let body = if len == 0 { Vec::new() } else { self.take(len)?.0 };
+        Some((field(&header, "frame", "kind") as u8, body, fds))
     }
 
     fn take(&self, len: usize) -> Option<(Vec<u8>, Vec<OwnedFd>)> {
