@@ -35,6 +35,14 @@ pub(crate) fn since_wall(nanos: u64) -> Duration {
     Duration::from_nanos(wall_nanos().saturating_sub(nanos))
 }
 
+/// When, in milliseconds on the steady clock, something was made at a moment in nanoseconds since
+/// 1970: before that clock's start where need be, and never in the future, whatever the other clock
+/// was set to.
+pub(crate) fn born(nanos: u64) -> i64 {
+    let age = i64::try_from(wall_nanos().saturating_sub(nanos) / 1_000_000).unwrap_or(i64::MAX);
+    i64::try_from(steady_millis()).unwrap_or(i64::MAX).saturating_sub(age)
+}
+
 /// Nanoseconds since 1970 as the standard library's time.
 pub(crate) fn system_time(nanos: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos)

@@ -223,16 +223,29 @@ impl Drop for Directory {
     }
 }
 
+/// Makes the directory and what is missing above it; returns when the names of what it made are on
+/// the disk.
 fn make(path: &Path) -> Result<(), OpenError> {
+    let missing = |p: &&Path| !p.as_os_str().is_empty() && !p.exists();
+    let made: Vec<&Path> = path.ancestors().take_while(missing).collect();
     match DirBuilder::new().recursive(true).mode(0o700).create(path) {
-        Ok(()) => Ok(()),
+        Ok(()) => {}
         Err(e)
             if matches!(e.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory) =>
         {
-            Err(OpenError::NotADirectory { path: path.to_owned() })
+            return Err(OpenError::NotADirectory { path: path.to_owned() });
         }
-        Err(e) => Err(io_error(path, "make the directory")(e)),
+        Err(e) => return Err(io_error(path, "make the directory")(e)),
     }
+    // A name is in the directory above. The outermost first: nothing is on the disk without it.
+    for name in made.into_iter().rev() {
+        let above = name.parent().filter(|p| !p.as_os_str().is_empty());
+        let above = above.unwrap_or(Path::new("."));
+        os::open_dir(above)
+            .and_then(|dir| dir.sync_all())
+            .map_err(io_error(above, "sync the directory (which now holds a new one)"))?;
+    }
+    Ok(())
 }
 
 pub(crate) fn trust_directory(path: &Path, dir: &File) -> Result<(), OpenError> {

@@ -91,6 +91,8 @@ pub(crate) struct Place {
     pub(crate) listed: bool,
     /// It was not the head and nobody announced it at a scan: nobody ever will again (R3).
     pub(crate) quiet: bool,
+    /// It has left the ring, and its seal was broken.
+    pub(crate) unsealed: bool,
     /// It had no lease when its seal had been broken: it never will have one that counts (L2).
     pub(crate) unleased: bool,
     /// Since when a reader in another process has been seen to lease it: milliseconds on the steady
@@ -110,6 +112,10 @@ pub(crate) struct Place {
     pub(crate) redirty: bool,
     /// Found at opening with a note that it had left the ring.
     pub(crate) left: bool,
+    /// When it was published: milliseconds on the steady clock, before its start where it is older.
+    pub(crate) born: i64,
+    /// Its pages have been let go of under memory pressure.
+    pub(crate) forgotten: bool,
 }
 
 impl Place {
@@ -133,6 +139,7 @@ impl Place {
             schema_run: None,
             listed: false,
             quiet: false,
+            unsealed: false,
             unleased: false,
             leased_at: None,
             durable: false,
@@ -143,6 +150,8 @@ impl Place {
             left_at: 0,
             redirty: false,
             left: false,
+            born: 0,
+            forgotten: false,
         }
     }
 
@@ -181,6 +190,9 @@ pub(crate) struct Space {
     /// The layout's text in this file, once written: where, and whether it is on the disk.
     pub(crate) schema: Option<Extent>,
     pub(crate) schema_durable: bool,
+    /// Texts that a failed sync has cast doubt on: first block, and the first id that does not refer
+    /// to it any more. Free when nobody does.
+    pub(crate) retired: Vec<(u64, u64)>,
     /// Slot pages that are free.
     pub(crate) free: Vec<u16>,
 }
@@ -200,8 +212,8 @@ pub(crate) struct State {
     pub(crate) listed: VecDeque<u16>,
     /// Sealed, unlisted, not free yet.
     pub(crate) limbo: Vec<u16>,
-    /// Unlisted since leases were last asked for: places and bytes of each side.
-    pub(crate) unasked: [Unasked; 2],
+    /// Unlisted since leases were last asked for.
+    pub(crate) unasked: Unasked,
     /// A lease was seen when they were last asked for.
     pub(crate) leased: bool,
     pub(crate) next_id: u64,
@@ -219,6 +231,11 @@ pub(crate) struct State {
     /// Saves under way.
     pub(crate) making: usize,
     pub(crate) counts: Counts,
+    /// Snapshots whose records are sealed in a second place, too: while they are relocated, or found
+    /// so. The listed place first.
+    pub(crate) twins: Vec<(usize, usize)>,
+    /// Snapshots leave by age, too.
+    pub(crate) expires: bool,
     /// Snapshots found at opening that did not pass, and why.
     pub(crate) rejected: Vec<(u64, Arc<str>)>,
     /// Handed over to another process: nothing is written here any more.
@@ -233,6 +250,21 @@ pub(crate) struct Counts {
     pub(crate) evicted: u64,
     pub(crate) written: u64,
     pub(crate) restarts: u64,
+    pub(crate) expired: u64,
+    pub(crate) relocated: u64,
+    pub(crate) trimmed: u64,
+}
+
+impl State {
+    /// The places in which the snapshot of a listed place is sealed, too.
+    pub(crate) fn twins_of(&self, n: usize) -> impl Iterator<Item = usize> {
+        self.twins.iter().filter(move |(listed, _)| *listed == n).map(|(_, twin)| *twin)
+    }
+
+    /// Whether a listed snapshot is such a one.
+    pub(crate) fn any_listed(&self, such: impl Fn(&Place) -> bool) -> bool {
+        self.listed.iter().any(|n| such(&self.places[usize::from(*n)]))
+    }
 }
 
 /// The engine.
@@ -282,6 +314,8 @@ pub(crate) struct Found {
     pub(crate) snapshots: Vec<(u16, Place)>,
     /// Snapshots that have left the ring, and that readers still lease.
     pub(crate) leased: Vec<(u16, Place)>,
+    /// Second records of some of these: the place listed, the other one and what it holds.
+    pub(crate) twins: Vec<(u16, u16, Place)>,
     pub(crate) next_id: u64,
     pub(crate) floor: u64,
     pub(crate) recovery: Recovery,
@@ -309,7 +343,8 @@ impl Engine {
             if place.durable && steady.is_none() {
                 steady = Some(*number);
             }
-            places[usize::from(*number)] = place.clone();
+            let born = crate::clock::born(place.created);
+            places[usize::from(*number)] = Place { born, ..place.clone() };
         }
         for (number, place) in &found.leased {
             limbo.push(*number);
@@ -319,6 +354,7 @@ impl Engine {
             extents,
             schema,
             schema_durable: false,
+            retired: Vec::new(),
             free: Vec::with_capacity(slots),
         });
         let rejected = found.recovery.rejected.iter();
@@ -329,7 +365,7 @@ impl Engine {
             spaces,
             listed,
             limbo,
-            unasked: [Unasked::default(), Unasked::default()],
+            unasked: Unasked::default(),
             leased: found.leased.iter().any(|(_, place)| place.leased_at.is_some()),
             next_id: found.next_id,
             floor: found.floor,
@@ -341,9 +377,16 @@ impl Engine {
             scratch: Vec::new(),
             making: 0,
             counts: Counts::default(),
+            twins: Vec::new(),
+            expires: found.options.ttl.is_some(),
             rejected,
             ended: false,
         };
+        for (listed, number, place) in found.twins {
+            state.places[usize::from(number)] = Place { listed: false, ..place };
+            state.limbo.push(number);
+            state.twins.push((usize::from(listed), usize::from(number)));
+        }
         for number in (0..2 * slots).rev() {
             if state.places[number].state == Use::Free {
                 state.spaces[number / slots].free.push((number % slots) as u16);

@@ -60,7 +60,7 @@ fn list(holders: &[Holder]) -> String {
 }
 
 /// Why [`save`](crate::Caretaker::save) or [`capture`](crate::Caretaker::capture) did not publish.
-/// The ring, the files and the state are as they were.
+/// But for [`NotDurable`](SaveError::NotDurable) the ring, the files and the state are as they were.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum SaveError {
@@ -129,15 +129,28 @@ pub enum SaveError {
     /// The ring has been handed over to another process.
     #[error("this ring has been handed over to a successor process, which saves now")]
     HandedOver,
-    /// It was published, but is not on the disk as [`Durability::Sync`](crate::Durability::Sync)
-    /// promises.
-    #[error("{id} was published, but could not be made durable")]
+    /// It was published and survives the process, but a sync has failed: this snapshot's under
+    /// [`Durability::Sync`](crate::Durability::Sync), or one since the last save that told so. Each
+    /// failure is told by one save; what depended on it is written anew elsewhere, and
+    /// [`durable`](crate::Caretaker::durable) says what is on the disk.
+    #[error(
+        "{id} was published, but a sync has failed: only what `durable()` covers is on the disk; check the disk"
+    )]
     NotDurable {
         /// The snapshot, which can be read and rolled back to.
         id: SnapshotId,
         /// What the disk said.
         #[source]
         source: FlushError,
+    },
+    /// The system could not write the archive to the file.
+    #[error("writing to {} failed; nothing was published: check the disk, and save again", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
     },
     /// No more ids: 2^52 have been used.
     #[error("this directory has used up its 2^52 snapshot ids; start a new one")]

@@ -53,6 +53,12 @@ pub enum Event {
         /// File, place and what is wrong.
         reason: String,
     },
+    /// Memory was short: old snapshots' bytes were let go of, to be read from the disk again by
+    /// whoever looks at them.
+    Trimmed {
+        /// How many.
+        bytes: u64,
+    },
     /// A last snapshot was published on the way down; see
     /// [`Caretaker::farewell`](crate::Caretaker::farewell).
     LastSaved {

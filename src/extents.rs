@@ -62,6 +62,18 @@ impl Extents {
         Some(start)
     }
 
+    /// Where [`take`](Self::take) would put `want` blocks.
+    pub(crate) fn gap(&self, want: u64) -> Option<u64> {
+        let mut start = 0;
+        for run in &self.runs {
+            if run.start - start >= want {
+                return Some(start);
+            }
+            start = run.end();
+        }
+        (self.blocks.saturating_sub(start) >= want).then_some(start)
+    }
+
     /// Makes the run at `start` `len` blocks long, if those after it are free.
     pub(crate) fn extend(&mut self, start: u64, len: u64) -> bool {
         let Ok(i) = self.find(start) else { return false };
@@ -188,6 +200,7 @@ mod tests {
                 match op {
                     0 | 1 => {
                         let fits = (0..model.len() as u64).find(|start| free(&model, *start));
+                        assert_eq!(extents.gap(len), fits, "seed {seed}");
                         assert_eq!(extents.take(len), fits, "seed {seed}");
                         held.extend(fits.map(|start| (start, len)));
                         fits.into_iter().for_each(|start| model[span(start, len)].fill(1));

@@ -219,6 +219,18 @@ impl MappedFile {
         self.file.sync_range(&self.map, from as usize, len as usize)
     }
 
+    /// Returns when all bytes of the file are on the disk, those written through it, too.
+    pub(crate) fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    /// Lets go of the memory under the whole pages inside `[offset, offset + len)`, which are on the
+    /// disk. Their bytes stay what they are: whoever looks has them read again.
+    pub(crate) fn forget(&self, offset: u64, len: u64) -> io::Result<()> {
+        let (from, len) = self.pages(offset, len);
+        self.file.forget(&self.map, from as usize, len as usize)
+    }
+
     /// Makes the pages under these bytes present, for reading or writing, ahead of need.
     pub(crate) fn populate(&self, offset: u64, len: u64, writable: bool) -> io::Result<()> {
         let (from, len) = self.pages(offset, len);
@@ -236,6 +248,18 @@ impl MappedFile {
             word.fetch_or(0, Ordering::Relaxed);
         }
         self.file.redirtied(from, len);
+    }
+
+    /// Pages under these bytes that are in memory.
+    #[cfg(test)]
+    pub(crate) fn resident(&self, offset: u64, len: u64) -> usize {
+        let (from, len) = self.pages(offset, len);
+        let mut pages = vec![0_u8; len as usize / os::page_size()];
+        let at = self.at(from, len).as_ptr().cast();
+        // SAFETY: whole pages of our own mapping, and a byte for each of them to write to.
+        let asked = unsafe { libc::mincore(at, len as usize, pages.as_mut_ptr()) };
+        assert_eq!(asked, 0, "the kernel tells");
+        pages.iter().filter(|page| **page & 1 == 1).count()
     }
 
     /// The whole pages around `[offset, offset + len)`, inside the reserved length.

@@ -1,17 +1,26 @@
 #![forbid(unsafe_code)]
-//! From published to durable, in the background: data first, then the record, then the durable
-//! note (P4). Also what else is better done off the saving thread: raising the id floor, checking
-//! what opening has left unchecked, making pages present ahead of need.
+//! From published to durable: data first, then the record, then the durable note (P4); and the
+//! background thread, which does that in its own time, beside the id floor and what opening has left
+//! unchecked. What else it does off the saving thread is in `arm.rs`, `expire.rs`, `pressure.rs`.
 //!
 //! One flush runs at a time. It takes the oldest listed snapshots that are not durable yet, a few
-//! MiB at a time, so that little is retained for its sake.
+//! MiB at a time, so that little is retained for its sake. What a failed sync has left behind is not
+//! synced again where it lies, since the kernel would say yes to that without writing anything: it
+//! is written anew elsewhere, by `relocate.rs`.
+//!
+//! **One sync or two.** In the background the data is synced before the slot page, so that a record
+//! on the disk is rarely without its data. A save under `Durability::Sync` waits, and syncs the file
+//! once for both. That is as sound: whatever part of the two reaches the disk before power is lost,
+//! a record whose seal is torn is no record, one whose data is torn is rejected by its checksum, and
+//! the newest durable snapshot lies untouched beside it (P4). What the first sync bought is fewer
+//! rejected records after a power cut, and in neither way was anything claimed.
 
 use std::{
     io,
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -19,18 +28,26 @@ use std::{
 use parking_lot::{Condvar, Mutex};
 
 use crate::{
+    arm::Arming,
     engine::{Engine, FLOOR_STEP, Place, State},
-    error::FlushError,
+    error::{FlushError, SaveError},
     events::Event,
+    file::BLOCK,
     header::{FLOOR_AT, Floor, Side},
     id::SnapshotId,
     mutants::Mutant,
     options::Durability,
+    os,
+    pressure::Pressure,
     record::{DurableNote, Extent, NOTE_AT, SLOT_LEN},
 };
 
 /// How long the background waits before it tries again to raise the floor.
 const FLOOR_RETRY: Duration = Duration::from_secs(1);
+
+/// How long it waits before it writes anew, once more, what could not be written: doubled each time.
+const ANEW_FIRST: Duration = Duration::from_secs(1);
+const ANEW_LAST: Duration = Duration::from_secs(60);
 
 /// Bytes flushed in one go, where a snapshot is not larger by itself.
 const BATCH: u64 = 4 << 20;
@@ -45,14 +62,20 @@ pub(crate) struct Flusher {
     idle: AtomicBool,
     desk: Mutex<Desk>,
     wake: Condvar,
-    /// One flush at a time.
-    turn: Mutex<()>,
-    /// The first failed sync.
-    failed: Mutex<Option<FlushError>>,
+    /// One flush at a time, and the lists that it fills.
+    turn: Mutex<Batch>,
+    failed: Mutex<Failed>,
+    /// A sync has failed, and no save has told it yet.
+    untold: AtomicBool,
     /// Held while an id floor is written.
     floor: Mutex<Raised>,
-    /// How far each file's pages have been made present.
-    present: [AtomicU64; 2],
+}
+
+/// What is known of failed syncs.
+#[derive(Debug, Default)]
+struct Failed {
+    first: Option<FlushError>,
+    last: Option<FlushError>,
 }
 
 #[derive(Debug, Default)]
@@ -70,12 +93,41 @@ struct Desk {
 }
 
 /// What one go of flushing covers.
+#[derive(Debug, Default)]
 struct Batch {
     places: Vec<u16>,
     syncs: Vec<(Side, Extent)>,
     redirty: Vec<(Side, Extent)>,
-    slots: Vec<(Side, u64)>,
+    slots: Vec<(Side, Extent)>,
+    /// Sides whose layout text is synced, too.
+    schemas: [bool; 2],
     newest: u64,
+}
+
+impl Batch {
+    fn clear(&mut self) {
+        self.places.clear();
+        self.syncs.clear();
+        self.redirty.clear();
+        self.slots.clear();
+        self.schemas = [false; 2];
+        self.newest = 0;
+    }
+
+    /// One sync for what lies side by side: each waits for the disk.
+    fn merge(&mut self) {
+        for ranges in [&mut self.syncs, &mut self.slots] {
+            ranges.sort_unstable_by_key(|(side, extent)| (side.index(), extent.offset));
+            ranges.dedup_by(|(next_side, next), (side, extent)| {
+                let end = (extent.offset + extent.len).next_multiple_of(BLOCK);
+                let adjacent = next_side == side && next.offset <= end;
+                if adjacent {
+                    extent.len = extent.len.max(next.offset + next.len - extent.offset);
+                }
+                adjacent
+            });
+        }
+    }
 }
 
 impl Flusher {
@@ -86,10 +138,10 @@ impl Flusher {
             idle: AtomicBool::new(false),
             desk: Mutex::new(Desk::default()),
             wake: Condvar::new(),
-            turn: Mutex::new(()),
-            failed: Mutex::new(None),
+            turn: Mutex::new(Batch::default()),
+            failed: Mutex::new(Failed::default()),
+            untold: AtomicBool::new(false),
             floor: Mutex::default(),
-            present: [AtomicU64::new(0), AtomicU64::new(0)],
         }
     }
 
@@ -99,7 +151,17 @@ impl Flusher {
     pub(crate) fn wake_if_idle(&self, state: &State) {
         // Relaxed: the engine's lock orders this after the publishing, and `rest` sets the flag
         // before it looks under the same lock.
-        if self.idle.load(Ordering::Relaxed) && (self.in_background() || floor_is_near(state)) {
+        if self.idle.load(Ordering::Relaxed)
+            && (self.in_background() || floor_is_near(state) || state.expires)
+        {
+            self.rouse(false);
+        }
+    }
+
+    /// Something has become durable: the thread may have to look after it.
+    fn wake_after_flush(&self) {
+        // Relaxed: seen too late, the thread learns of it when it wakes next.
+        if self.idle.load(Ordering::Relaxed) {
             self.rouse(false);
         }
     }
@@ -135,8 +197,9 @@ impl Flusher {
     }
 
     fn has_work(&self, state: &State) -> bool {
-        let waiting = state.listed.iter().any(|n| wants_flush(&state.places[usize::from(*n)]));
-        (self.in_background() && waiting) || floor_is_near(state)
+        (self.in_background() && state.any_listed(wants_flush))
+            || floor_is_near(state)
+            || (state.expires && state.listed.len() > 1)
     }
 
     /// Whether snapshots are made durable without being asked.
@@ -144,19 +207,32 @@ impl Flusher {
         self.to_disk && self.durability != Durability::Process
     }
 
+    /// Whether there is a disk, and a save waits for it.
+    pub(crate) fn waits(&self) -> bool {
+        self.to_disk && self.durability == Durability::Sync
+    }
+
     fn in_background(&self) -> bool {
         self.to_disk && matches!(self.durability, Durability::Background { .. })
     }
 
-    /// Notes a failed sync: the first one is what `flush` and `close` tell ever after.
+    /// Notes a failed sync: the first one is what `flush` and `close` tell ever after, the last one
+    /// is told by the next save.
     pub(crate) fn fail(&self, engine: &Engine, path: &Path, error: &io::Error, upto: u64) {
         let told = FlushError::Sync {
             path: path.to_owned(),
             message: error.to_string(),
             upto: SnapshotId::new(upto),
         };
-        engine.listeners.tell(|| Event::Failed { message: told.to_string() });
-        self.failed.lock().get_or_insert(told);
+        let message = told.to_string();
+        {
+            let mut failed = self.failed.lock();
+            failed.first.get_or_insert_with(|| told.clone());
+            failed.last = Some(told);
+            // Relaxed: a save on another thread may miss it and tell it the next time.
+            self.untold.store(true, Ordering::Relaxed);
+        }
+        engine.listeners.tell(|| Event::Failed { message });
     }
 
     /// Forgets that it was told to stop: it is started again.
@@ -177,7 +253,22 @@ impl Flusher {
 
     /// The first failed sync, if there was one.
     pub(crate) fn failure(&self) -> Option<FlushError> {
-        self.failed.lock().clone()
+        self.failed.lock().first.clone()
+    }
+
+    /// The failed sync that no save has told yet: once. Costs a load where there is none.
+    #[inline]
+    fn take_untold(&self) -> Option<FlushError> {
+        // Relaxed: the failure itself is under its lock.
+        let untold = self.untold.load(Ordering::Relaxed);
+        (untold && self.syncs()).then(|| self.untold_failure()).flatten()
+    }
+
+    #[cold]
+    fn untold_failure(&self) -> Option<FlushError> {
+        // Relaxed: of two saves at once, one takes it.
+        let untold = self.untold.swap(false, Ordering::Relaxed);
+        untold.then(|| self.failed.lock().last.clone()).flatten()
     }
 }
 
@@ -185,8 +276,15 @@ fn floor_is_near(state: &State) -> bool {
     state.floor.saturating_sub(state.next_id) < FLOOR_STEP / 2
 }
 
+/// Whether a sync of the place, where it lies, is wanted.
 fn wants_flush(place: &Place) -> bool {
-    place.label_dirty || (!place.durable && !place.tainted)
+    !place.tainted && (place.label_dirty || !place.durable)
+}
+
+/// When the background writes anew what could not be written, once more.
+struct Retry {
+    at: Instant,
+    after: Duration,
 }
 
 /// One round of the background's work, as far as it needs no waiting.
@@ -195,8 +293,9 @@ pub(crate) fn round(engine: &Arc<Engine>) {
     for id in &engine.recovery.unverified {
         engine.verify(*id);
     }
-    engine.make_present();
+    engine.arm(&mut Arming::default());
     engine.raise_floor_ahead();
+    engine.expire();
     if engine.flusher.syncs() {
         // Its failure is told by `flush`, `close` and the event.
         _ = engine.flush_upto(u64::MAX);
@@ -205,14 +304,17 @@ pub(crate) fn round(engine: &Arc<Engine>) {
 
 /// The background thread: runs until it is roused to stop.
 pub(crate) fn run(engine: &Arc<Engine>) {
+    // The threads that the user waits for come first. Where it may not, it does without.
+    _ = os::yield_to_others();
+    let flusher = &engine.flusher;
     let mut flushed = Instant::now();
     for id in &engine.recovery.unverified {
-        if engine.flusher.desk.lock().stop {
+        if flusher.desk.lock().stop {
             return;
         }
         engine.verify(*id);
         // However much there is to check, what is saved meanwhile does not wait for it.
-        if let Durability::Background { within } = engine.flusher.durability
+        if let Durability::Background { within } = flusher.durability
             && flushed.elapsed() >= within / 2
         {
             engine.raise_floor_ahead();
@@ -220,22 +322,26 @@ pub(crate) fn run(engine: &Arc<Engine>) {
             flushed = Instant::now();
         }
     }
+    let mut retry = Retry { at: Instant::now(), after: ANEW_FIRST };
+    let mut arming = Arming::default();
+    let mut pressure = Pressure::default();
+    let mut flush_at = None;
     loop {
-        engine.make_present();
+        let arm = engine.arm(&mut arming);
         let raised = engine.raise_floor_ahead();
-        let due = match engine.flusher.durability {
-            Durability::Background { within } if engine.flusher.has_work(&engine.lock()) => {
-                Some(within / 2)
-            }
-            _ if !raised => Some(FLOOR_RETRY),
-            _ => None,
-        };
-        if !engine.flusher.rest(engine, due) {
+        let expire = engine.expire();
+        let relieve = engine.relieve(&mut pressure);
+        flush_at = engine.next_flush(flush_at, &retry);
+        let now = Instant::now();
+        let flush = flush_at.map(|at| at.saturating_duration_since(now));
+        let floor = (!raised).then_some(FLOOR_RETRY);
+        let limit = [flush, floor, arm, expire, relieve].into_iter().flatten().min();
+        if !flusher.rest(engine, limit) {
             return;
         }
-        if due.is_some() && engine.flusher.in_background() {
-            // Its failure is told by `flush`, `close` and the event.
-            _ = engine.flush_upto(u64::MAX);
+        if flush_at.is_some_and(|at| at <= Instant::now()) {
+            flush_at = None;
+            engine.flush_in_background(&mut retry, &mut arming);
         }
     }
 }
@@ -244,40 +350,129 @@ impl Engine {
     /// Makes every listed snapshot up to `upto` durable, as far as it has been published when this
     /// is called: saves that go on meanwhile keep it from nothing. Answers the newest durable one.
     pub(crate) fn flush_upto(&self, upto: u64) -> Result<Option<SnapshotId>, FlushError> {
+        self.flush(upto, true, &mut || {})
+    }
+
+    /// The same; `anew`: what failed syncs have left behind is written elsewhere, too.
+    fn flush(
+        &self,
+        upto: u64,
+        anew: bool,
+        between: &mut dyn FnMut(),
+    ) -> Result<Option<SnapshotId>, FlushError> {
         if !self.flusher.to_disk {
             return Ok(None);
         }
         let upto = upto.min(self.lock().next_id - 1);
-        let _turn = self.flusher.turn.lock();
-        while let Some(batch) = self.next_batch(upto) {
-            self.flush_batch(&batch);
+        let mut batch = self.flusher.turn.lock();
+        if self.lock().ended {
+            return Ok(self.durable());
+        }
+        // P4: before anything that was found is synced where it lies.
+        self.copy_newest_found();
+        while self.next_batch(upto, &mut batch) {
+            self.flush_batch(&batch, between);
         }
         // They may have left the ring while they waited: then a newer one stands for them.
-        if self.steady_id() < upto
-            && let Some(batch) = self.next_batch(u64::MAX)
-        {
-            self.flush_batch(&batch);
+        if self.steady_id() < upto && self.next_batch(u64::MAX, &mut batch) {
+            self.flush_batch(&batch, between);
         }
+        if anew {
+            self.write_anew(upto);
+        }
+        drop(batch);
+        self.flusher.wake_after_flush();
         match self.flusher.failure() {
             Some(failure) => Err(failure),
             None => Ok(self.durable()),
         }
     }
 
+    /// What the background does when it is time.
+    fn flush_in_background(&self, retry: &mut Retry, arming: &mut Arming) {
+        let anew = retry.at <= Instant::now();
+        // Its failure is told by `flush`, `close`, the next save and the event.
+        arming.after_flush(self);
+        _ = self.flush(u64::MAX, anew, &mut || _ = self.arm(arming));
+        arming.after_flush(self);
+        if !self.lock().any_listed(|place| place.tainted) {
+            retry.after = ANEW_FIRST;
+        } else if anew {
+            retry.at = Instant::now() + retry.after;
+            retry.after = (retry.after * 2).min(ANEW_LAST);
+        }
+    }
+
+    /// When the background is to flush: as soon after something has come up as was asked.
+    fn next_flush(&self, planned: Option<Instant>, retry: &Retry) -> Option<Instant> {
+        let Durability::Background { within } = self.flusher.durability else { return None };
+        if !self.flusher.to_disk {
+            return None;
+        }
+        let state = self.lock();
+        if state.any_listed(wants_flush) {
+            planned.or_else(|| Some(Instant::now() + within / 2))
+        } else {
+            state.any_listed(|place| place.tainted).then_some(retry.at)
+        }
+    }
+
+    /// What a save owes its caller beside the id: the disk, where it was asked to wait for that, and
+    /// news of a failed sync, once.
+    pub(crate) fn answer_for_the_disk(&self, id: SnapshotId) -> Result<(), SaveError> {
+        self.wait_for_the_disk(id)?;
+        match self.flusher.take_untold() {
+            Some(source) => Err(SaveError::NotDurable { id, source }),
+            None => Ok(()),
+        }
+    }
+
+    /// Returns when snapshot `id` is on the disk, if durability is `Sync`.
+    pub(crate) fn wait_for_the_disk(&self, id: SnapshotId) -> Result<(), SaveError> {
+        if !self.flusher.waits() {
+            return Ok(());
+        }
+        match self.flush_upto(id.get()) {
+            Err(source) if !self.is_on_disk(id) => {
+                // Told herewith.
+                let source = self.flusher.take_untold().unwrap_or(source);
+                Err(SaveError::NotDurable { id, source })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a snapshot is on the disk, or has left the ring and a newer one is.
+    fn is_on_disk(&self, id: SnapshotId) -> bool {
+        let state = self.lock();
+        match self.find(&state, id) {
+            Some(n) => state.places[n].durable,
+            None => state.steady.is_some_and(|n| state.places[usize::from(n)].id >= id.get()),
+        }
+    }
+
     /// Syncs a batch and notes what came of it.
-    fn flush_batch(&self, batch: &Batch) {
+    fn flush_batch(&self, batch: &Batch, between: &mut dyn FnMut()) {
         if Mutant::SlotBeforeData.is_on() {
-            for (side, offset) in &batch.slots {
-                _ = self.files[side.index()].sync(*offset, SLOT_LEN);
+            for (side, slot) in &batch.slots {
+                _ = self.files[side.index()].sync(slot.offset, slot.len);
             }
             self.note_durable(batch);
         }
-        let Err((side, error)) = self.sync_batch(batch) else { return self.note_durable(batch) };
+        let Err((side, error)) = self.sync_batch(batch, between) else {
+            return self.note_durable(batch);
+        };
         let mut state = self.lock();
         for n in &batch.places {
             let place = &mut state.places[usize::from(*n)];
             place.tainted |= !place.durable;
             place.label_dirty = false;
+        }
+        for side in Side::BOTH {
+            // It is written anew, too; who refers to the old one is tainted.
+            if batch.schemas[side.index()] {
+                self.retire_schema(&mut state, side);
+            }
         }
         state.flushing.clear();
         drop(state);
@@ -296,19 +491,13 @@ impl Engine {
         (durable > 0).then(|| SnapshotId::new(durable))
     }
 
-    /// The oldest snapshots that wait, and what must be synced for them.
-    fn next_batch(&self, upto: u64) -> Option<Batch> {
+    /// The oldest snapshots that wait, and what must be synced for them. `false`: none.
+    fn next_batch(&self, upto: u64, batch: &mut Batch) -> bool {
         let mut state = self.lock();
+        batch.clear();
         if state.ended {
-            return None;
+            return false;
         }
-        let mut batch = Batch {
-            places: Vec::new(),
-            syncs: Vec::new(),
-            redirty: Vec::new(),
-            slots: Vec::new(),
-            newest: 0,
-        };
         let mut bytes = 0;
         for number in state.listed.iter().rev().copied() {
             let n = usize::from(number);
@@ -328,36 +517,55 @@ impl Engine {
                     batch.redirty.extend([(side, place.root), (side, slot)]);
                 }
                 let space = &state.spaces[side.index()];
-                if let (Some(schema), false) = (space.schema, space.schema_durable) {
+                if let (Some(schema), false) = (space.schema, space.schema_durable)
+                    && !batch.schemas[side.index()]
+                {
+                    batch.schemas[side.index()] = true;
                     batch.syncs.push((side, schema));
+                    if place.redirty {
+                        batch.redirty.push((side, schema));
+                    }
                 }
             }
-            batch.slots.push((side, slot.offset));
+            batch.slots.push((side, slot));
             batch.newest = batch.newest.max(place.id);
             batch.places.push(number);
         }
         if batch.places.is_empty() {
-            return None;
+            return false;
         }
         state.flushing.clone_from(&batch.places);
-        Some(batch)
+        drop(state);
+        batch.merge();
+        true
     }
 
-    /// Data first, then the slot pages.
-    fn sync_batch(&self, batch: &Batch) -> Result<(), (Side, io::Error)> {
+    /// Data first, then the slot pages; or both at once, where a save waits. Each sync takes its
+    /// time, and write-protects pages: `between` them something can be done about that.
+    fn sync_batch(
+        &self,
+        batch: &Batch,
+        between: &mut dyn FnMut(),
+    ) -> Result<(), (Side, io::Error)> {
         for (side, extent) in &batch.redirty {
             self.files[side.index()].redirty(extent.offset, extent.len);
         }
-        for (side, extent) in &batch.syncs {
+        if self.flusher.waits() {
+            for side in Side::BOTH {
+                if batch.slots.iter().any(|(of, _)| *of == side) {
+                    self.files[side.index()].sync_data().map_err(|e| (side, e))?;
+                }
+            }
+            return Ok(());
+        }
+        for (side, extent) in batch.syncs.iter().chain(&batch.slots) {
             let file = &self.files[side.index()];
             let mut synced = file.sync(extent.offset, extent.len);
             if synced.is_err() && Mutant::RetrySync.is_on() {
                 synced = file.sync(extent.offset, extent.len);
             }
             synced.map_err(|e| (*side, e))?;
-        }
-        for (side, offset) in &batch.slots {
-            self.files[side.index()].sync(*offset, SLOT_LEN).map_err(|e| (*side, e))?;
+            between();
         }
         Ok(())
     }
@@ -379,21 +587,31 @@ impl Engine {
             }
             place.durable = true;
             place.redirty = false;
-            let note = DurableNote { id: place.id, boot: self.boot, record_seal: place.seal };
-            self.file_of(n).write_sealed(self.slot_at(n) + NOTE_AT, &note.encode());
+            self.note(place, n);
         }
-        for (side, _) in &batch.syncs {
-            state.spaces[side.index()].schema_durable = true;
+        for side in Side::BOTH {
+            state.spaces[side.index()].schema_durable |= batch.schemas[side.index()];
         }
         let newest = batch.places.iter().copied().max_by_key(|n| state.places[usize::from(*n)].id);
-        if let Some(newest) = newest {
-            let id = |n: u16| state.places[usize::from(n)].id;
-            if state.steady.is_none_or(|old| id(old) < id(newest)) {
-                state.steady = Some(newest);
-            }
-        }
         state.flushing.clear();
-        self.unseal_unlisted(&state);
+        if let Some(newest) = newest {
+            self.cover(&mut state, newest);
+        }
+    }
+
+    /// Writes the durable note of a place.
+    pub(crate) fn note(&self, place: &Place, n: usize) {
+        let note = DurableNote { id: place.id, boot: self.boot, record_seal: place.seal };
+        self.file_of(n).write_sealed(self.slot_at(n) + NOTE_AT, &note.encode());
+    }
+
+    /// A place is known to be on the disk: what that means for the steady rule and for `durable`.
+    pub(crate) fn cover(&self, state: &mut State, newest: u16) {
+        let id = |n: u16| state.places[usize::from(n)].id;
+        if state.steady.is_none_or(|old| id(old) < id(newest)) {
+            state.steady = Some(newest);
+        }
+        self.unseal_unlisted(state);
         let covered = {
             let oldest_first = state.listed.iter().rev().map(|n| &state.places[usize::from(*n)]);
             oldest_first.take_while(|place| place.durable).last().map_or(0, |place| place.id)
@@ -446,26 +664,6 @@ impl Engine {
         match &self.storage {
             Some(storage) => storage.write_floor(floor).map_err(|e| (storage.path().to_owned(), e)),
             None => Ok(()),
-        }
-    }
-
-    /// Makes the pages present into which the next snapshots will go, where the files have grown.
-    fn make_present(&self) {
-        for side in Side::BOTH {
-            let file = &self.files[side.index()];
-            let (from, want) = {
-                let state = self.lock();
-                let from = self.run_at(state.spaces[side.index()].extents.tail());
-                (from, (state.last_len * 2).max(256 << 10))
-            };
-            let present = &self.flusher.present[side.index()];
-            // Relaxed: only this thread writes it.
-            let from = from.max(present.load(Ordering::Relaxed));
-            let to = (from + want).min(file.len());
-            // What cannot be had now will be told by the save that needs it.
-            if from < to && file.populate(from, to - from, true).is_ok() {
-                present.store(to, Ordering::Relaxed);
-            }
         }
     }
 }

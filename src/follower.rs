@@ -175,7 +175,12 @@ impl Follower {
     fn follow(&self, desk: &mut Desk, newest: impl Fn(&Sight) -> Word) {
         for again in 0..TRIES {
             let hint = self.sight.hint();
-            if self.advance(desk, newest(&self.sight)) {
+            let mut found = newest(&self.sight);
+            if found.id() < desk.newest {
+                // The hint is a stale one.
+                found = self.sight.search();
+            }
+            if self.advance(desk, found) {
                 // Relaxed: as in `is_behind`.
                 self.hint.store(hint, Ordering::Relaxed);
                 return;

@@ -184,7 +184,10 @@ impl Engine {
         state: &T,
     ) -> Result<Checkpoint<T>, SaveError> {
         loop {
-            let id = self.save(state)?;
+            // A way back is to be had where the snapshot is published; news of a failed sync waits
+            // for the next save, but a save that was to wait for the disk has waited in vain.
+            let id = self.save_here(state)?;
+            self.wait_for_the_disk(id)?;
             // Other threads may save so fast that it has left the ring already: then once more.
             if let Ok(memento) = self.hold(id).and_then(Memento::of) {
                 return Ok(Checkpoint { engine: self.clone(), memento });

@@ -220,6 +220,13 @@ pub struct Stats {
     pub evicted: u64,
     /// Bytes written for snapshots since opening.
     pub written_bytes: u64,
+    /// Snapshots among the evicted that left by age.
+    pub expired: u64,
+    /// Snapshots written anew elsewhere after a failed sync, or because nothing told that they were
+    /// on the disk.
+    pub relocated: u64,
+    /// Bytes of snapshots whose memory was let go of under memory pressure.
+    pub trimmed_bytes: u64,
     /// Archives started over because their size had been guessed wrong.
     pub restarts: u64,
     /// Bytes of both files.
@@ -251,6 +258,9 @@ impl Engine {
             rollbacks: state.counts.rollbacks,
             evicted: state.counts.evicted,
             written_bytes: state.counts.written,
+            expired: state.counts.expired,
+            relocated: state.counts.relocated,
+            trimmed_bytes: state.counts.trimmed,
             restarts: state.counts.restarts,
             file_bytes: self.files.iter().map(|f| f.len()).sum(),
             used_bytes: used(&state),

@@ -163,6 +163,10 @@ mod file;
 mod header;
 mod record;
 mod flush;
+mod relocate;
+mod arm;
+mod expire;
+mod pressure;
 mod farewell;
 // and back: found, believed,
 mod directory;

@@ -361,7 +361,10 @@ pub(crate) fn finish(
             check,
             max_depth: options.max_depth,
         };
-        tenants(&ground, &taken, &found.snapshots, &mut extents)
+        let snapshots = found.snapshots.iter().map(|(number, _)| *number);
+        let known: Vec<u16> =
+            snapshots.chain(found.twins.iter().map(|(_, number, _)| *number)).collect();
+        tenants(&ground, &taken, &known, &mut extents)
     });
     let [a, b] = extents;
     let engine = Engine::new(
@@ -376,6 +379,7 @@ pub(crate) fn finish(
             spaces: [(a, found.schemas[0]), (b, found.schemas[1])],
             snapshots: found.snapshots,
             leased,
+            twins: found.twins,
             next_id: found.next_id,
             floor: floor.unwrap_or(found.next_id + FLOOR_STEP),
             recovery: found.recovery,

@@ -39,6 +39,7 @@ pub struct Options {
     pub(crate) file_size: Option<u64>,
     pub(crate) max_file_size: u64,
     pub(crate) durability: Durability,
+    pub(crate) ttl: Option<Duration>,
     pub(crate) max_depth: u32,
     pub(crate) allow_remote: bool,
     pub(crate) take_over: Option<Duration>,
@@ -51,6 +52,7 @@ impl Default for Options {
             file_size: None,
             max_file_size: 8 << 30,
             durability: Durability::Background { within: Duration::from_secs(1) },
+            ttl: None,
             max_depth: 512,
             allow_remote: false,
             take_over: None,
@@ -96,6 +98,20 @@ impl Options {
         self
     }
 
+    /// How old a snapshot gets before it leaves the ring by itself; without this, only newer ones
+    /// push it out.
+    ///
+    /// Looked at about eight times in that span, and every 10 ms at most, by the background thread.
+    /// Age is counted on a clock that nobody sets while the caretaker lives. What opening finds is as
+    /// old as the wall clock says, and new if that was set back. Whatever the clock says, these stay:
+    /// the newest, the newest on the disk and what is on its way there, kept ones, and those that a
+    /// memento holds, each until it is so no longer. [`Event::Evicted`](crate::Event::Evicted) tells.
+    #[must_use]
+    pub fn ttl(mut self, age: Duration) -> Options {
+        self.ttl = Some(age);
+        self
+    }
+
     /// The most pointers from the state to its deepest value. Bounds the stack that checking an
     /// archive takes.
     #[must_use]
@@ -138,6 +154,9 @@ impl Options {
         }
         if self.file_size.is_some_and(|size| size > self.max_file_size) {
             return refuse("file_size", "more than max_file_size".to_owned());
+        }
+        if self.ttl.is_some_and(|ttl| ttl.is_zero()) {
+            return refuse("ttl", "no time at all; a millisecond will do".to_owned());
         }
         if !(1..=4096).contains(&self.max_depth) {
             return refuse("max_depth", format!("{} pointers; 1 to 4096 will do", self.max_depth));

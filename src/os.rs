@@ -304,6 +304,42 @@ pub(crate) unsafe fn keep_from_children(at: NonNull<u8>, len: usize) -> io::Resu
     Ok(unsafe { rustix::mm::madvise(at.as_ptr().cast(), len, Advice::LinuxDontFork) }?)
 }
 
+/// Lets go of the memory under these whole pages of a shared mapping of `file`: first the mapping's
+/// hold on them, then the page cache, which keeps what is not on the disk. Bytes stay what they are.
+pub(crate) fn forget(
+    file: &File,
+    map: &memmap2::MmapRaw,
+    from: usize,
+    len: usize,
+) -> io::Result<()> {
+    assert!(from.checked_add(len).is_some_and(|end| end <= map.len()), "inside the mapping");
+    // SAFETY: inside the mapping, by the assertion.
+    let at = unsafe { map.as_mut_ptr().add(from) };
+    // SAFETY: whole pages (an error otherwise) of a shared mapping: what was stored to them is in
+    // the page cache, and they come back from there, or from the file, with the same bytes.
+    unsafe { rustix::mm::madvise(at.cast(), len, Advice::LinuxDontNeed) }?;
+    let (from, len) = (from as u64, std::num::NonZeroU64::new(len as u64));
+    Ok(rustix::fs::fadvise(file, from, len, rustix::fs::Advice::DontNeed)?)
+}
+
+/// Lets this thread run after those that somebody waits for: nicer by ten, and in batches. The other
+/// threads of the process are not touched.
+pub(crate) fn yield_to_others() -> io::Result<()> {
+    const NICE: libc::c_int = 10;
+    let me = rustix::thread::gettid().as_raw_nonzero().get();
+    // SAFETY: numbers alone. On Linux a thread's number stands for that thread.
+    if unsafe { libc::setpriority(libc::PRIO_PROCESS, me as libc::id_t, NICE) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a struct of integers, for which zero is a value, and the only one allowed here.
+    let priority: libc::sched_param = unsafe { std::mem::zeroed() };
+    // SAFETY: numbers, and a struct that the call only reads.
+    if unsafe { libc::sched_setscheduler(me, libc::SCHED_BATCH, &priority) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
 /// Makes pages present ahead of need; `writable` also readies them for stores. Errors where a
 /// store would have signalled.
 ///

@@ -81,6 +81,7 @@ impl Engine {
             written: record.written,
             seal: seal_of(&bytes),
             listed: true,
+            born: clock::steady_millis() as i64,
             run: place.run,
             schema_run: None,
             ..Place::free()
@@ -156,7 +157,7 @@ impl Engine {
     }
 
     /// Writes the layout's text into a side once, so that its snapshots describe themselves.
-    fn describe<'a>(
+    pub(crate) fn describe<'a>(
         &'a self,
         mut state: MutexGuard<'a, State>,
         side: Side,
@@ -205,14 +206,21 @@ impl Engine {
         state.listed.back().map(|n| SnapshotId::new(state.places[usize::from(*n)].id))
     }
 
-    /// Sets or clears the label note of a place.
-    fn set_label(&self, state: &mut State, n: usize, label: Option<&str>) {
+    /// Writes the label note of snapshot `id` into the slot page of place `n`.
+    pub(crate) fn write_label(&self, n: usize, id: u64, label: Option<&str>) {
         let at = self.slot_at(n) + LABEL_AT;
         match label {
-            Some(label) => {
-                self.file_of(n).write_sealed(at, &encode_label(state.places[n].id, label));
-            }
+            Some(label) => self.file_of(n).write_sealed(at, &encode_label(id, label)),
             None => self.file_of(n).unseal(at, LABEL_LEN as u64),
+        }
+    }
+
+    /// Sets or clears the label note of a place, and of its twin.
+    fn set_label(&self, state: &mut State, n: usize, label: Option<&str>) {
+        let id = state.places[n].id;
+        self.write_label(n, id, label);
+        for twin in state.twins_of(n) {
+            self.write_label(twin, id, label);
         }
         state.places[n].label = label.map(Into::into);
         state.places[n].label_dirty = true;
@@ -368,11 +376,12 @@ impl Making<'_> {
         record.root_pos = goal.root_pos;
         let (from, to) = (record.parent, SnapshotId::new(goal.id));
         // Its pages may look clean though a sync of them has failed.
-        let redirty = goal.redirty || goal.tainted;
+        let (redirty, tainted) = (goal.redirty, goal.tainted);
         state.places[n].run = self.run;
         let root = engine.ring.root(target);
         engine.publish(&mut state, n, &record, root);
         state.places[n].redirty = redirty;
+        state.places[n].tainted = tainted;
         state.counts.rollbacks += 1;
         state.making -= 1;
         engine.settled.notify_all();

@@ -194,7 +194,11 @@ impl<T: Snapshot> Reader<T> {
         if os::forked() {
             return None;
         }
-        let newest = self.follower.sight.newest();
+        let mut newest = self.follower.sight.newest();
+        if newest.id() < self.follower.ring.head().id() {
+            // The hint is a stale one.
+            newest = self.follower.sight.search();
+        }
         (!newest.is_none()).then(|| SnapshotId::new(newest.id()))
     }
 

@@ -144,6 +144,16 @@ impl Record {
         b
     }
 
+    /// Whether both are records of one snapshot: equal but for where they and their bytes lie.
+    pub(crate) fn is_twin_of(&self, other: &Record) -> bool {
+        let at =
+            |record: &Record, extent: fn(&Record) -> Extent| Extent { offset: 0, ..extent(record) };
+        let same = |extent| at(self, extent) == at(other, extent);
+        let elsewhere =
+            Record { index: other.index, root: other.root, schema: other.schema, ..*self };
+        elsewhere == *other && same(|record| record.root) && same(|record| record.schema)
+    }
+
     /// The record in a slot page, if it is sealed; else why not. `Ok(None)`: none was ever there.
     pub(crate) fn decode(b: &[u8; RECORD_LEN]) -> Result<Option<Record>, String> {
         if b.iter().all(|byte| *byte == 0) {

@@ -51,6 +51,9 @@ pub(crate) struct Survey {
     pub(crate) schemas: [Option<Extent>; 2],
     /// Valid snapshots with their place numbers, newest first; one may be retained unlisted.
     pub(crate) snapshots: Vec<(u16, Place)>,
+    /// Second records of some of these, retained with them until one is known to be on the disk:
+    /// the place chosen, the other one and what it holds.
+    pub(crate) twins: Vec<(u16, u16, Place)>,
     /// Sealed places that nothing retains: their seals are to be broken.
     pub(crate) surplus: Vec<u16>,
     /// It had left the ring and is the newest again, power having been lost: its note is to go.
@@ -78,6 +81,7 @@ pub(crate) fn survey(ground: &Ground<'_>) -> Survey {
         }),
         schemas: [None, None],
         snapshots: Vec::new(),
+        twins: Vec::new(),
         surplus: Vec::new(),
         relisted: None,
         next_id: 1,
@@ -88,12 +92,18 @@ pub(crate) fn survey(ground: &Ground<'_>) -> Survey {
     let mut doubtful = vec![hint.map_or(0, |bits| Word::from_bits(bits).id())];
     let mut highest = 0;
     let slots = found.read_slots(ground, &mut doubtful);
-    for slot in slots {
-        highest = highest.max(slot.record.id);
-        found.admit(ground, slot);
+    highest = highest.max(slots.first().map_or(0, |slot| slot.record.id));
+    let mut slots = slots.into_iter().peekable();
+    while let Some(slot) = slots.next() {
+        let mut twins = vec![slot];
+        while let Some(twin) = slots.next_if(|next| twins[0].record.is_twin_of(&next.record)) {
+            twins.push(twin);
+        }
+        found.admit_one_of(ground, twins);
     }
     found.next_id = found.next_id(ground, highest, &doubtful);
     found.choose_listed(ground);
+    found.part_twins(ground);
     found
 }
 
@@ -120,26 +130,65 @@ impl Survey {
                 }
             }
         }
-        slots.sort_by_key(|slot| std::cmp::Reverse(slot.record.id));
+        // Of twins the one known to be on the disk first.
+        slots.sort_by_key(|slot| (std::cmp::Reverse(slot.record.id), !slot.place.durable));
         slots
     }
 
-    /// Takes a slot in, or rejects it; newer ones have been taken in.
-    fn admit(&mut self, ground: &Ground<'_>, mut slot: Slot) {
-        let Some(file) = ground.files[slot.side.index()] else { return };
-        let extents = &mut self.extents[slot.side.index()];
+    /// Takes in one of the records of a snapshot: the first that passes. The others, sealed while it
+    /// was relocated, go without a word; if none passes, all are rejected.
+    fn admit_one_of(&mut self, ground: &Ground<'_>, twins: Vec<Slot>) {
+        let several = twins.len() > 1;
+        let mut taken = None;
+        let mut refused = Vec::new();
+        for mut slot in twins {
+            if let Some(taken) = taken {
+                let extents = &mut self.extents[slot.side.index()];
+                if claim(extents, &mut slot, data_at(ground.ring)).is_err() {
+                    release(extents, &slot);
+                    self.surplus.push(slot.number);
+                } else {
+                    self.twins.push((taken, slot.number, slot.place));
+                }
+                continue;
+            }
+            let number = slot.number;
+            match self.admit(ground, slot, several) {
+                Ok(()) => taken = Some(number),
+                Err(rejected) => refused.push((number, rejected)),
+            }
+        }
+        match taken {
+            Some(_) => self.surplus.extend(refused.into_iter().map(|(number, _)| number)),
+            None => self.recovery.rejected.extend(refused.into_iter().map(|(_, slot)| slot)),
+        }
+    }
+
+    /// Takes a slot in, or says why not; newer ones have been taken in. `wholly`: its bytes are
+    /// checked, too, as the newest one's are anyway.
+    fn admit(
+        &mut self,
+        ground: &Ground<'_>,
+        mut slot: Slot,
+        wholly: bool,
+    ) -> Result<(), RejectedSlot> {
+        let (side, place) = (slot.side, slot.record.index);
+        let id = SnapshotId::new(slot.record.id);
+        let reject = |reason| Err(RejectedSlot { side, place, id: Some(id), reason });
+        let Some(file) = ground.files[side.index()] else {
+            return reject("its file is gone".to_owned());
+        };
+        let extents = &mut self.extents[side.index()];
+        let wholly = wholly || self.snapshots.is_empty();
         let passed = if self.snapshots.iter().any(|(_, p)| p.id == slot.record.id) {
             Err("another place holds the same id".to_owned())
         } else {
             claim(extents, &mut slot, data_at(ground.ring))
-                .and_then(|()| look(ground, file, &mut slot, self.snapshots.is_empty()))
+                .and_then(|()| look(ground, file, &mut slot, wholly))
         };
-        let id = SnapshotId::new(slot.record.id);
         if let Err(reason) = passed {
             release(extents, &slot);
-            let (side, place) = (slot.side, slot.record.index);
-            self.recovery.rejected.push(RejectedSlot { side, place, id: Some(id), reason });
-            return;
+            return reject(reason);
         }
         match &slot.place.trust {
             Trust::Checked => {
@@ -163,6 +212,26 @@ impl Survey {
             slot.place.schema_run = None;
         }
         self.snapshots.push((slot.number, slot.place));
+        Ok(())
+    }
+
+    /// Lets go of second records, but for those that may be the only ones on the disk (P4): where
+    /// nothing is known to be there.
+    fn part_twins(&mut self, ground: &Ground<'_>) {
+        let known = self.snapshots.iter().any(|(_, place)| place.durable);
+        for (taken, number, place) in std::mem::take(&mut self.twins) {
+            let listed = self.snapshots.iter().any(|(n, place)| *n == taken && place.listed);
+            if listed && !known {
+                self.twins.push((taken, number, place));
+                continue;
+            }
+            let extents = &mut self.extents[usize::from(number) / slot_pages(ground.ring) as usize];
+            extents.release(place.run);
+            if let Some(run) = place.schema_run {
+                extents.release(run);
+            }
+            self.surplus.push(number);
+        }
     }
 
     /// Where ids go on; `highest` is the highest in a record that could be read.
@@ -229,13 +298,12 @@ impl Survey {
 pub(crate) fn tenants(
     ground: &Ground<'_>,
     taken: &Taken,
-    snapshots: &[(u16, Place)],
+    known: &[u16],
     extents: &mut [Extents; 2],
 ) -> Vec<(u16, Place)> {
     let mut tenants = Vec::new();
     for number in 0..2 * slot_pages(ground.ring) as u16 {
-        let known = snapshots.iter().any(|(known, _)| *known == number);
-        if known || !taken.contains(usize::from(number)) {
+        if known.contains(&number) || !taken.contains(usize::from(number)) {
             continue;
         }
         let Some(mut slot) = read_leased(ground, number) else { continue };

@@ -5,8 +5,11 @@
 //! and free space are the engine's affair, which alone, under its lock, moves the head and reuses
 //! places.
 //!
-//! - **R1** `head` is zero or names a sealed place; it moves only by compare-and-swap to a word
-//!   whose stamp is larger than any before, so equal words mean that nothing happened (P2).
+//! - **R1** `head` is zero or names a sealed place; it moves only by compare-and-swap, to a word
+//!   whose stamp is larger than any before, or to one of the same stamp and a place that had not been
+//!   this snapshot's before: a relocation. So a word never repeats, and equal words mean that nothing
+//!   happened (P2). A snapshot is relocated once at most, when it is known to be on the disk in its
+//!   new place, after which no sync of it can fail; so the place that it left does not come back.
 //! - **R2** A reader announces, then looks: it writes the head's word into its thread's slot, and
 //!   believes it only if the head is still that word afterwards.
 //! - **R3** A place that is not the head and that no slot names will never be named again, since a
@@ -126,6 +129,20 @@ impl Ring {
     pub(crate) fn vacate(&self, seen: Word) {
         // SeqCst: as in `swing`. If it is another word by now, there is nothing to do.
         _ = self.head.compare_exchange(seen.0, 0, Ordering::SeqCst, Ordering::SeqCst);
+    }
+
+    /// Moves the head from a snapshot's old place to its new one, if it is the head. The new place's
+    /// root has been set, and says the same.
+    pub(crate) fn relocate(&self, id: u64, old: usize, new: usize) {
+        debug_assert!(old != new, "R1: a word never repeats");
+        // SeqCst: as in `swing`, for readers a move like any other: (1) of the argument at the top.
+        // Fails where the head is another one, which then stays so: the engine's lock.
+        _ = self.head.compare_exchange(
+            Word::new(id, old).0,
+            Word::new(id, new).0,
+            Ordering::SeqCst,
+            Ordering::SeqCst,
+        );
     }
 
     /// Makes a place readable: its archived root is at this address. Before the head names it, or

@@ -14,11 +14,10 @@ use std::{
 
 use crate::{
     engine::Engine,
-    error::{MementoError, ResumeError, RollbackError, SaveError},
+    error::{MementoError, ResumeError, RollbackError},
     id::SnapshotId,
     memento::{Hold, Memento},
     mutants::{Mutant, gap},
-    options::Durability,
     os,
     save::Inside,
     snapshot::Snapshot,
@@ -204,12 +203,7 @@ impl Engine {
             .map_err(|source| RollbackError::Unpublished { to, source })?;
         drop(moving);
         drop(inside);
-        if self.options.durability == Durability::Sync {
-            self.flush_upto(id.get()).map_err(|source| RollbackError::Unpublished {
-                to,
-                source: SaveError::NotDurable { id, source },
-            })?;
-        }
+        self.wait_for_the_disk(id).map_err(|source| RollbackError::Unpublished { to, source })?;
         Ok(Rollback { id, from: now, to, took: start.elapsed() })
     }
 

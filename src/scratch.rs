@@ -27,6 +27,8 @@ pub(crate) struct Scratch {
     /// The chunk in use; bytes in use in it.
     current: usize,
     top: usize,
+    /// Where an archive is made that is written to its file by a system call.
+    pub(crate) buffer: rkyv::util::AlignedVec<64>,
     /// Shared values met so far, by address and pointer type.
     pub(crate) shared: HashMap<(usize, TypeId), Shared, BuildHasherDefault<FxHasher64>>,
 }

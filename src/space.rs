@@ -152,7 +152,7 @@ impl Engine {
 
     /// Whether a listed snapshot could be evicted for space: on this side, and nothing but the
     /// list retains it. Leases as they were last asked for.
-    fn is_evictable(&self, state: &State, side: Side, number: u16) -> bool {
+    pub(crate) fn is_evictable(&self, state: &State, side: Side, number: u16) -> bool {
         let n = usize::from(number);
         self.side_of(n) == side
             && state.places[n].label.is_none()
@@ -210,30 +210,42 @@ impl Engine {
             place.listed = false;
             let (id, len) = (place.id, place.root.len);
             state.limbo.push(number);
-            let unasked = &mut state.unasked[usize::from(number) / self.slots()];
-            unasked.places += 1;
-            unasked.bytes += len;
+            state.unasked.places += 1;
+            state.unasked.bytes += len;
             state.counts.evicted += 1;
             let id = SnapshotId::new(id);
             self.listeners.tell(|| Event::Evicted { id });
+            let n = usize::from(number);
             if self.is_steady(state, number) {
                 // It keeps its seal, for the disk's sake: a note tells a reopening not to list it
                 // in the place of another.
-                let n = usize::from(number);
                 let left = encode_label(id.get(), "");
                 self.file_of(n).write_sealed(self.slot_at(n) + LABEL_AT, &left);
+            } else {
+                // At once, as `unseal_unlisted` says.
+                self.unseal(state, n);
             }
-            self.unseal_unlisted(state);
+            for twin in state.twins_of(usize::from(number)) {
+                self.file_of(twin).unseal(self.slot_at(twin), RECORD_LEN as u64);
+            }
+            state.twins.retain(|(listed, _)| *listed != usize::from(number));
         }
     }
 
     /// Breaks the seals of what is neither listed nor retained for the disk: whoever holds it here
     /// needs none, and a reopening must not find it in the place of something listed.
-    pub(crate) fn unseal_unlisted(&self, state: &State) {
-        for number in state.limbo.iter().filter(|number| !self.is_steady(state, **number)) {
-            let n = usize::from(*number);
-            self.file_of(n).unseal(self.slot_at(n), RECORD_LEN as u64);
+    pub(crate) fn unseal_unlisted(&self, state: &mut State) {
+        for i in 0..state.limbo.len() {
+            let number = state.limbo[i];
+            if !state.places[usize::from(number)].unsealed && !self.is_steady(state, number) {
+                self.unseal(state, usize::from(number));
+            }
         }
+    }
+
+    fn unseal(&self, state: &mut State, n: usize) {
+        self.file_of(n).unseal(self.slot_at(n), RECORD_LEN as u64);
+        state.places[n].unsealed = true;
     }
 
     /// Frees the places of a side that nothing retains any more. `false` if there was none.
@@ -242,11 +254,15 @@ impl Engine {
             return false;
         }
         let on_side = |n: &u16| self.side_of(usize::from(*n)) == side;
-        if state.limbo.iter().any(|n| on_side(n) && !state.places[usize::from(*n)].quiet) {
+        let (mut loud, mut unknown) = (false, false);
+        for number in state.limbo.iter().filter(|n| on_side(n)) {
+            loud |= !state.places[usize::from(*number)].quiet;
+            unknown |= !self.may_be_used_again(state, *number) && !self.is_steady(state, *number);
+        }
+        if loud {
             self.quieten(state);
         }
-        let unknown = |n: &u16| !self.is_steady(state, *n) && !self.may_be_used_again(state, *n);
-        if state.limbo.iter().any(|n| on_side(n) && unknown(n)) {
+        if unknown {
             self.ask_for_leases(state);
         }
         let before = state.limbo.len();
@@ -266,7 +282,39 @@ impl Engine {
             state.limbo.swap_remove(i);
             self.free(state, n);
         }
-        state.limbo.len() < before
+        let freed = state.limbo.len() < before;
+        if !state.spaces[side.index()].retired.is_empty() {
+            self.release_retired(state, side);
+        }
+        freed
+    }
+
+    /// The side's layout text is not relied on any more: the next snapshot there writes it anew.
+    pub(crate) fn retire_schema(&self, state: &mut State, side: Side) {
+        let next = state.next_id;
+        let space = &mut state.spaces[side.index()];
+        if let Some(schema) = space.schema.take() {
+            space.retired.push(((schema.offset - self.data_at()) / BLOCK, next));
+            space.schema_durable = false;
+        }
+    }
+
+    /// Frees the retired texts to which no snapshot refers any more.
+    #[cold]
+    fn release_retired(&self, state: &mut State, side: Side) {
+        let State { places, spaces, .. } = state;
+        let on_side = places.iter().enumerate().filter(|(n, _)| self.side_of(*n) == side);
+        let oldest =
+            on_side.filter(|(_, place)| place.is_sealed()).map(|(_, place)| place.id).min();
+        let space = &mut spaces[side.index()];
+        let extents = &mut space.extents;
+        space.retired.retain(|(run, next)| {
+            let in_use = oldest.is_some_and(|oldest| oldest < *next);
+            if !in_use {
+                extents.release(*run);
+            }
+            in_use
+        });
     }
 
     /// One scan clears every place that is not the head and not announced, for good (R3).
@@ -285,7 +333,9 @@ impl Engine {
     fn free(&self, state: &mut State, n: usize) {
         debug_assert!(!state.places[n].listed, "P1: only the unlisted are freed");
         self.ring.set_root(n, 0);
-        self.file_of(n).unseal(self.slot_at(n), RECORD_LEN as u64);
+        if !state.places[n].unsealed {
+            self.unseal(state, n);
+        }
         let side = self.side_of(n);
         let (run, schema_run) = (state.places[n].run, state.places[n].schema_run);
         let space = &mut state.spaces[side.index()];

@@ -101,6 +101,17 @@ pub(crate) trait RawFile: fmt::Debug + Send + Sync {
     /// Returns when the whole file, its length included, is on the disk.
     fn sync_all(&self) -> io::Result<()>;
 
+    /// Returns when the file's bytes, and what it takes to find them, are on the disk.
+    fn sync_data(&self) -> io::Result<()> {
+        self.sync_all()
+    }
+
+    /// Lets go of the memory that whole pages of that mapping take, where they are on the disk: who
+    /// looks at them again has them read from there.
+    fn forget(&self, _map: &MmapRaw, _from: usize, _len: usize) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Its descriptor, where it is a file of the system's.
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         None
@@ -144,6 +155,14 @@ impl RawFile for SystemFile {
 
     fn sync_all(&self) -> io::Result<()> {
         self.0.sync_all()
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn forget(&self, map: &MmapRaw, from: usize, len: usize) -> io::Result<()> {
+        crate::os::forget(&self.0, map, from, len)
     }
 
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {

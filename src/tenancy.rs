@@ -15,13 +15,12 @@ use crate::{
     header::{Side, WAKE_AT},
     lease::Leases,
     os,
-    record::RECORD_LEN,
 };
 
 /// Bytes that may wait for the sake of one question in a turn of the ring; more of them ask sooner.
 const SMALL: u64 = 1 << 20;
 /// How often a save without a place looks again whether a reader has gone on.
-pub(crate) const PATIENCE: u32 = 20;
+pub(crate) const PATIENCE: u32 = 100;
 /// How long it waits in between.
 const PAUSE: Duration = Duration::from_millis(1);
 
@@ -32,15 +31,17 @@ impl Engine {
         self.leases.is_none() || state.places[usize::from(number)].unleased
     }
 
-    /// Frees the places of a side that nothing retains any more, if it is worth a question.
+    /// Frees the places that nothing retains any more, if there are enough for a question, or the
+    /// side has no other.
     pub(crate) fn reclaim_in_turn(&self, state: &mut State, side: Side) {
-        let Unasked { places, bytes } = state.unasked[side.index()];
+        let Unasked { places, bytes } = state.unasked;
         let ring = self.options.ring as usize;
-        let some = if bytes < SMALL { ring / 2 } else { ring / 8 };
-        let due =
-            self.leases.is_none() || places > some || state.spaces[side.index()].free.is_empty();
-        if due {
+        let enough = if bytes < SMALL { ring } else { ring / 4 };
+        if self.leases.is_none() || state.spaces[side.index()].free.is_empty() {
             self.reclaim(state, side);
+        } else if places > enough {
+            self.reclaim(state, side);
+            self.reclaim(state, side.other());
         }
     }
 
@@ -48,20 +49,13 @@ impl Engine {
     /// (L2). Notes since when a lease has been seen.
     pub(crate) fn ask_for_leases(&self, state: &mut State) {
         let Some(leases) = &self.leases else { return };
-        state.unasked = [Unasked::default(); 2];
-        for i in 0..state.limbo.len() {
-            let number = state.limbo[i];
-            if !self.is_steady(state, number) {
-                let n = usize::from(number);
-                self.file_of(n).unseal(self.slot_at(n), RECORD_LEN as u64);
-            }
-        }
+        state.unasked = Unasked::default();
+        self.unseal_unlisted(state);
         let taken = leases.taken(state.places.len());
-        for i in 0..state.limbo.len() {
-            let number = state.limbo[i];
-            let steady = self.is_steady(state, number);
-            let n = usize::from(number);
-            state.places[n].unleased |= !steady && !taken.contains(n);
+        for number in &state.limbo {
+            let n = usize::from(*number);
+            let place = &mut state.places[n];
+            place.unleased |= place.unsealed && !taken.contains(n);
         }
         if taken.any() || state.leased {
             let now = clock::steady_millis();
@@ -108,6 +102,7 @@ impl Engine {
             return false;
         }
         *patience -= 1;
+        self.wake_readers();
         MutexGuard::unlocked(state, || std::thread::sleep(PAUSE));
         self.reclaim(state, side);
         true

@@ -5,12 +5,14 @@ mod common;
 use std::{
     collections::BTreeSet,
     fs,
-    os::{fd::AsRawFd as _, unix::fs::FileExt as _},
+    os::unix::fs::FileExt as _,
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
-use common::{A, B, Image, Mount, TempDir, World, open, open_with, skipped, small, thawed, world};
+use common::{
+    A, B, Failing, Image, Mount, TempDir, World, open, open_with, skipped, small, thawed, world,
+};
 use snapring::{
     Caretaker, Durability, Event, FlushError, HeldBy, KeepError, Options, SaveError, Snapshot,
     SnapshotId,
@@ -458,82 +460,22 @@ fn a_full_disk_is_an_error_and_saving_goes_on_when_it_is_not() {
     assert_eq!(caretaker.head(), Some(saved));
 }
 
-/// A disk that takes no more: a sparse image of a file system, on a memory file system that is
-/// smaller.
-struct Failing {
-    disk: Mount,
-    host: Mount,
-    dir: TempDir,
-}
-
-impl Failing {
-    fn new() -> Result<Failing, String> {
-        let dir = TempDir::new("failing");
-        let host =
-            Mount::at(&dir.inside("host"), &["-t", "tmpfs", "-o", "size=24m,mode=700", "none"])?;
-        let image = host.path().join("image");
-        let file = fs::File::create(&image).map_err(|e| e.to_string())?;
-        file.set_len(64 << 20).map_err(|e| e.to_string())?;
-        let mut make = std::process::Command::new("mkfs.ext4");
-        common_run(make.args(["-q", "-O", "^has_journal", "-E", "root_owner"]).arg(&image))?;
-        let image = image.display().to_string();
-        let disk = Mount::at(&dir.inside("disk"), &["-o", "loop", &image])?;
-        Ok(Failing { disk, host, dir })
-    }
-
-    /// From now on nothing more gets to the disk where it has not been before, or where the blocks
-    /// hold nothing but `mark`.
-    fn fail(&self, mark: u8) {
-        let image =
-            fs::OpenOptions::new().read(true).write(true).open(self.host.path().join("image"));
-        let image = image.expect("the image");
-        let mut block = [0; 4096];
-        for at in (0..image.metadata().expect("a length").len()).step_by(4096) {
-            image.read_exact_at(&mut block, at).expect("read");
-            if block.iter().all(|b| *b == mark) {
-                let hole = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
-                // SAFETY: an open descriptor and numbers.
-                let punched = unsafe { libc::fallocate(image.as_raw_fd(), hole, at as i64, 4096) };
-                assert_eq!(punched, 0, "a hole in the image");
-            }
-        }
-        let rest = fs::File::create(self.host.path().join("rest")).expect("created");
-        let mut at = 0;
-        while rest.write_at(&[1; 4096], at).is_ok_and(|n| n > 0) {
-            at += 4096;
-        }
-    }
-}
-
-fn common_run(command: &mut std::process::Command) -> Result<(), String> {
-    let output = command.output().map_err(|e| format!("{command:?}: {e}"))?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    if output.status.success() { Ok(()) } else { Err(format!("{command:?}: {said}")) }
-}
-
 #[test]
 fn after_a_failed_sync_nothing_that_depended_on_it_is_ever_called_durable() {
-    const MARK: u8 = 0xa7;
     let failing = match Failing::new() {
         Ok(failing) => failing,
         Err(why) => return skipped("failing disk", &why),
     };
-    let dir = failing.disk.path().join("ring");
+    let dir = failing.ring();
     let options = Options::new().file_size(8 << 20).durability(Durability::Process);
     let caretaker: Caretaker<Blob> = open_with(&options, &dir).expect("opened");
-    // Every slot page and a stretch of data have been to the disk, so that nothing but that data can
-    // go wrong: the file system itself has nothing to write but what it has written before.
     let marked = |kib: usize, mark| Blob { bytes: vec![mark; kib << 10] };
-    for _ in 0..2 {
-        caretaker.save(&marked(3000, MARK)).expect("saved");
-        caretaker.flush().expect("the disk is well");
-    }
-    for _ in 0..40 {
-        caretaker.save(&blob(1)).expect("saved");
+    for kib in 1..=5 {
+        caretaker.save(&blob(kib)).expect("saved");
         caretaker.flush().expect("the disk is well");
     }
     let good = caretaker.head().expect("a head");
-    failing.fail(MARK);
+    failing.fail();
     let mut events = caretaker.subscribe();
     let bad = caretaker.save(&marked(2000, 1)).expect("memory has it");
     let error = caretaker.flush().expect_err("the disk takes no more");
@@ -561,7 +503,6 @@ fn after_a_failed_sync_nothing_that_depended_on_it_is_ever_called_durable() {
         // The floor cannot be synced either.
         Err(error) => {
             assert!(error.to_string().contains("sync"), "{error}");
-            drop(failing.dir);
             return;
         }
     };

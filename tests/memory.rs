@@ -110,7 +110,7 @@ fn nor_does_the_sorting_of_maps() {
 fn nor_does_a_save_to_the_disk() {
     let dir = std::env::temp_dir().join(format!("snapring-memory-{}", std::process::id()));
     let within = std::time::Duration::from_millis(10);
-    for durability in [Durability::Process, Durability::Background { within }] {
+    for durability in [Durability::Process, Durability::Background { within }, Durability::Sync] {
         let options = Options::new().durability(durability).file_size(1 << 20);
         // SAFETY: a directory of this test's own.
         let ring = unsafe { options.open::<World>(&dir) }.expect("opens");

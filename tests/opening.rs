@@ -51,6 +51,30 @@ fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).expect("a new mode");
 }
 
+/// A directory that is gone after a power cut, with all that was durable in it.
+#[test]
+fn the_directory_that_opening_made_is_synced_and_so_is_each_above_it() {
+    const TEST: &str = "the_directory_that_opening_made_is_synced_and_so_is_each_above_it";
+    if let Some((_, dir)) = child_role() {
+        open(&dir).close().expect("closed");
+        return;
+    }
+    let root = TempDir::on_disk("above");
+    let (dir, log) = (root.inside("a").join("b").join("ring"), root.inside("log"));
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-y", "-e", "trace=fsync", "-o"]).arg(&log);
+    strace.arg(std::env::current_exe().expect("this program"));
+    if let Err(why) = Command::new("strace").arg("-V").output() {
+        return skipped("syncing the directories above", &format!("strace: {why}"));
+    }
+    _ = Child::start_as(&mut strace, TEST, "open", &dir).rest();
+    let log = std::fs::read_to_string(log).expect("what was synced");
+    for above in [&*root, &root.inside("a"), &root.inside("a").join("b"), &dir] {
+        let synced = format!("<{}>) = 0", above.display());
+        assert!(log.lines().any(|line| line.contains(&synced)), "{synced}\n{log}");
+    }
+}
+
 #[test]
 fn a_missing_directory_is_made_for_its_owner_alone() {
     let temp = TempDir::new("missing");

@@ -317,14 +317,14 @@ fn what_a_reader_leases_outlives_the_writer_and_is_left_alone_by_the_next() {
     writer.next().expect("it saves");
     let reader = reader::<Block>(&dir);
     let mut held: Vec<(u64, Memento<Block>)> = Vec::new();
-    for round in 0..10 {
+    for round in 0..6 {
         let memento = reader.latest().expect("a snapshot");
         held.push((whole(&memento), memento));
         // They leave the ring, or not, before the writer dies.
         thread::sleep(Duration::from_millis(round % 3));
         if round % 2 == 1 {
             writer.kill();
-            if round < 9 {
+            if round < 5 {
                 writer = Child::start("child_plays_its_role", "write", &dir);
                 writer.next().expect("it saves");
             }

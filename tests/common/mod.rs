@@ -9,6 +9,7 @@
 
 mod child;
 mod document;
+mod failing;
 mod fuse;
 pub(crate) mod hand;
 mod image;
@@ -20,6 +21,7 @@ mod victim;
 
 pub(crate) use child::{Child, child_role, report};
 pub(crate) use document::{Table, table};
+pub(crate) use failing::Failing;
 pub(crate) use fuse::Fuse;
 pub(crate) use image::{A, B, Fields, Image, seal};
 pub(crate) use peer::{Peer, lock_of};
