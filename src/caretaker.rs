@@ -10,6 +10,7 @@ use std::{
 };
 
 use crate::{
+    background,
     capture::Pending,
     checker,
     engine::Engine,
@@ -18,7 +19,6 @@ use crate::{
         SaveError,
     },
     events::Events,
-    flush,
     guard::{Checkpoint, GuardError},
     header::Floor,
     herald::Herald,
@@ -162,7 +162,7 @@ impl<T: Snapshot> Caretaker<T> {
         let thread = std::thread::Builder::new()
             .name("snapring".to_owned())
             .stack_size(stack)
-            .spawn(move || flush::run(&background))?;
+            .spawn(move || background::run(&background))?;
         self.flusher = Some(thread);
         self.shut = false;
         if self.herald.is_none() {
