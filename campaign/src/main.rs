@@ -5,6 +5,7 @@ mod campaigns;
 mod dice;
 mod life;
 mod machine;
+mod medium;
 mod mirror;
 mod mount;
 mod oracle;

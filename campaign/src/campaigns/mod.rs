@@ -5,6 +5,7 @@ use crate::run::Run;
 mod lives;
 mod power;
 mod steps;
+mod sync_errors;
 
 /// A campaign: what it claims, how often it tries, and how.
 #[derive(Debug)]
@@ -23,4 +24,5 @@ pub(crate) struct Campaign {
     pub(crate) run: fn(&mut Run) -> Result<(), String>,
 }
 
-pub(crate) static ALL: &[&Campaign] = &[&lives::CAMPAIGN, &power::CAMPAIGN, &steps::CAMPAIGN];
+pub(crate) static ALL: &[&Campaign] =
+    &[&lives::CAMPAIGN, &power::CAMPAIGN, &steps::CAMPAIGN, &sync_errors::CAMPAIGN];
