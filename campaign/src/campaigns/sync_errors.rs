@@ -286,7 +286,7 @@ impl Life<'_> {
                 self.board.say(Report::Told { id: id.get() });
                 id
             }
-            Err(SaveError::NoSpace { .. }) if may_tell => {
+            Err(SaveError::NoSpace { .. } | SaveError::Write { .. }) if may_tell => {
                 self.board.say(Report::Told { id: 0 });
                 self.board.say(Report::Refused);
                 return Ok(());
