@@ -9,8 +9,10 @@ mod medium;
 mod mirror;
 mod mount;
 mod oracle;
+mod parallel;
 mod process;
 mod run;
+mod simulator;
 mod trace;
 mod world;
 

@@ -4,6 +4,7 @@ use crate::run::Run;
 
 mod lives;
 mod power;
+mod simulate;
 mod steps;
 mod sync_errors;
 
@@ -24,5 +25,11 @@ pub(crate) struct Campaign {
     pub(crate) run: fn(&mut Run) -> Result<(), String>,
 }
 
-pub(crate) static ALL: &[&Campaign] =
-    &[&lives::CAMPAIGN, &power::CAMPAIGN, &steps::CAMPAIGN, &sync_errors::CAMPAIGN];
+#[rustfmt::skip]
+pub(crate) static ALL: &[&Campaign] = &[
+    &simulate::CAMPAIGN,
+    &lives::CAMPAIGN,
+    &power::CAMPAIGN,
+    &steps::CAMPAIGN,
+    &sync_errors::CAMPAIGN,
+];
