@@ -1,5 +1,6 @@
 //! `snapring-campaign`: reliability campaigns against the real kernel. `--help` tells all.
 
+mod alloc;
 mod board;
 mod campaigns;
 mod dice;

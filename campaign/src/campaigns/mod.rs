@@ -2,6 +2,7 @@
 
 use crate::run::Run;
 
+mod allocations;
 mod lives;
 mod power;
 mod simulate;
@@ -32,4 +33,5 @@ pub(crate) static ALL: &[&Campaign] = &[
     &power::CAMPAIGN,
     &steps::CAMPAIGN,
     &sync_errors::CAMPAIGN,
+    &allocations::CAMPAIGN,
 ];
