@@ -86,8 +86,11 @@ pub(crate) fn fork(f: impl FnOnce() -> i32) -> Forked {
     Forked { pid, ended: None }
 }
 
-/// What this process says on its way down is for nobody.
+/// What this process says on its way down is for nobody, and takes no time. For a child that has
+/// just been forked.
 pub(crate) fn be_silent() {
+    // SAFETY: this process has one thread.
+    unsafe { std::env::set_var("RUST_BACKTRACE", "0") };
     if let Ok(null) = std::fs::File::options().write(true).open("/dev/null") {
         // SAFETY: two open descriptors of this process.
         unsafe { libc::dup2(null.as_raw_fd(), libc::STDERR_FILENO) };

@@ -3,8 +3,10 @@
 use crate::run::Run;
 
 mod allocations;
+mod full_disk;
 mod lives;
 mod power;
+mod readers;
 mod simulate;
 mod steps;
 mod sync_errors;
@@ -33,5 +35,7 @@ pub(crate) static ALL: &[&Campaign] = &[
     &power::CAMPAIGN,
     &steps::CAMPAIGN,
     &sync_errors::CAMPAIGN,
+    &full_disk::CAMPAIGN,
     &allocations::CAMPAIGN,
+    &readers::CAMPAIGN,
 ];
