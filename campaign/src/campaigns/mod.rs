@@ -2,10 +2,14 @@
 
 use crate::run::Run;
 
+mod allocations;
+mod full_disk;
 mod lives;
 mod power;
+mod readers;
 mod simulate;
 mod steps;
+mod sync_errors;
 
 /// A campaign: what it claims, how often it tries, and how.
 #[derive(Debug)]
@@ -24,5 +28,14 @@ pub(crate) struct Campaign {
     pub(crate) run: fn(&mut Run) -> Result<(), String>,
 }
 
-pub(crate) static ALL: &[&Campaign] =
-    &[&simulate::CAMPAIGN, &lives::CAMPAIGN, &power::CAMPAIGN, &steps::CAMPAIGN];
+#[rustfmt::skip]
+pub(crate) static ALL: &[&Campaign] = &[
+    &simulate::CAMPAIGN,
+    &lives::CAMPAIGN,
+    &power::CAMPAIGN,
+    &steps::CAMPAIGN,
+    &sync_errors::CAMPAIGN,
+    &full_disk::CAMPAIGN,
+    &allocations::CAMPAIGN,
+    &readers::CAMPAIGN,
+];
