@@ -10,6 +10,7 @@
 
 use std::{
     io,
+    os::fd::BorrowedFd,
     path::{Path, PathBuf},
     ptr::NonNull,
     sync::{
@@ -81,6 +82,20 @@ impl MappedFile {
         Ok(())
     }
 
+    /// Takes note of what another process has added to the file. `false` if that is more than this
+    /// mapping can reach.
+    pub(crate) fn catch_up(&self) -> io::Result<bool> {
+        let len = self.file.len()? / BLOCK * BLOCK;
+        // Release: met by the Acquire in `len`.
+        self.len.fetch_max(len.min(self.max), Ordering::Release);
+        Ok(len <= self.max)
+    }
+
+    /// The file's descriptor, where it is one of the system's.
+    pub(crate) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.file.descriptor()
+    }
+
     /// Reserves once more what the file has: blocks may have been punched out meanwhile.
     pub(crate) fn reserve_again(&self) -> io::Result<()> {
         self.file.reserve(0, self.len())
@@ -136,21 +151,21 @@ impl MappedFile {
         word.store(0, Ordering::Relaxed);
         fence(Ordering::Release);
         let to = self.at(offset, N as u64);
-        self.stored();
+        self.stored(offset, N as u64);
         // SAFETY: `N` touchable bytes there, by `at`; the engine's lock admits one writer.
         unsafe { to.copy_from_nonoverlapping(NonNull::from(body).cast(), body.len()) };
-        self.stored();
+        self.stored(offset, N as u64);
         let seal = seal.try_into().map_or(0, u32::from_ne_bytes);
         // Release: what the seal covers was written before it.
         word.store(seal, Ordering::Release);
-        self.stored();
+        self.stored(offset, N as u64);
     }
 
     /// Breaks a sector's seal.
     pub(crate) fn unseal(&self, offset: u64, len: u64) {
         // Release: no partner in this process; keeps the order of stores for a later recovery.
         self.word(offset + len - 4).store(0, Ordering::Release);
-        self.stored();
+        self.stored(offset, len);
     }
 
     /// The aligned 32-bit word at `offset`, shared with other processes.
@@ -184,9 +199,9 @@ impl MappedFile {
 
     /// A point at which a campaign may stop the process; else nothing.
     #[inline]
-    fn stored(&self) {
+    fn stored(&self, _offset: u64, _len: u64) {
         #[cfg(feature = "campaign")]
-        self.file.stored();
+        self.file.stored(_offset, _len);
     }
 
     /// Copies bytes into space that the caller alone uses.
@@ -195,7 +210,7 @@ impl MappedFile {
         // SAFETY: as many touchable bytes, by `at`; nobody reads or writes an extent that the
         // allocator has handed to the caller.
         unsafe { to.copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len()) };
-        self.stored();
+        self.stored(offset, bytes.len() as u64);
     }
 
     /// Returns when the bytes are on the disk.

@@ -67,8 +67,8 @@ pub(crate) struct Flusher {
     failed: Mutex<Failed>,
     /// A sync has failed, and no save has told it yet.
     untold: AtomicBool,
-    /// The highest id floor written, held while one is.
-    floor: Mutex<u64>,
+    /// Held while an id floor is written.
+    floor: Mutex<Raised>,
 }
 
 /// What is known of failed syncs.
@@ -76,6 +76,14 @@ pub(crate) struct Flusher {
 struct Failed {
     first: Option<FlushError>,
     last: Option<FlushError>,
+}
+
+#[derive(Debug, Default)]
+struct Raised {
+    /// The highest id floor written.
+    highest: u64,
+    /// The ring has been handed over: none is written any more.
+    ended: bool,
 }
 
 #[derive(Debug, Default)]
@@ -133,7 +141,7 @@ impl Flusher {
             turn: Mutex::new(Batch::default()),
             failed: Mutex::new(Failed::default()),
             untold: AtomicBool::new(false),
-            floor: Mutex::new(0),
+            floor: Mutex::default(),
         }
     }
 
@@ -225,6 +233,22 @@ impl Flusher {
             self.untold.store(true, Ordering::Relaxed);
         }
         engine.listeners.tell(|| Event::Failed { message });
+    }
+
+    /// Forgets that it was told to stop: it is started again.
+    pub(crate) fn restart(&self) {
+        *self.desk.lock() = Desk::default();
+    }
+
+    /// Whether id floors may be written: not while the ring is handed over. `false` if one is being
+    /// written for too long.
+    pub(crate) fn end_floors(&self, ended: bool, until: Instant) -> bool {
+        self.floor.try_lock_until(until).map(|mut raised| raised.ended = ended).is_some()
+    }
+
+    /// The background thread has been told to stop: the caretaker is gone, or going.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.desk.lock().stop
     }
 
     /// The first failed sync, if there was one.
@@ -341,6 +365,9 @@ impl Engine {
         }
         let upto = upto.min(self.lock().next_id - 1);
         let mut batch = self.flusher.turn.lock();
+        if self.lock().ended {
+            return Ok(self.durable());
+        }
         // P4: before anything that was found is synced where it lies.
         self.copy_newest_found();
         while self.next_batch(upto, &mut batch) {
@@ -468,6 +495,9 @@ impl Engine {
     fn next_batch(&self, upto: u64, batch: &mut Batch) -> bool {
         let mut state = self.lock();
         batch.clear();
+        if state.ended {
+            return false;
+        }
         let mut bytes = 0;
         for number in state.listed.iter().rev().copied() {
             let n = usize::from(number);
@@ -503,6 +533,10 @@ impl Engine {
         }
         if batch.places.is_empty() {
             return false;
+        }
+        for number in &batch.places {
+            // A label set from here on is for the next one.
+            state.places[usize::from(*number)].label_dirty = false;
         }
         state.flushing.clone_from(&batch.places);
         drop(state);
@@ -543,10 +577,14 @@ impl Engine {
     /// Data and record are on the disk: notes it, and lets go of the durable snapshot before.
     fn note_durable(&self, batch: &Batch) {
         let mut state = self.lock();
+        if state.ended {
+            // The slot pages are another process's by now, which syncs for itself.
+            state.flushing.clear();
+            return;
+        }
         for number in &batch.places {
             let n = usize::from(*number);
             let place = &mut state.places[n];
-            place.label_dirty = false;
             if place.durable {
                 continue;
             }
@@ -581,10 +619,12 @@ impl Engine {
             let oldest_first = state.listed.iter().rev().map(|n| &state.places[usize::from(*n)]);
             oldest_first.take_while(|place| place.durable).last().map_or(0, |place| place.id)
         };
-        // All listed ones may be newer than the steady one, which then is the newest covered.
-        let oldest = state.listed.back().map_or(0, |n| state.places[usize::from(*n)].id);
+        // All listed ones that wait may be newer than the steady one, which then is the newest
+        // covered.
+        let mut oldest_first = state.listed.iter().rev().map(|n| &state.places[usize::from(*n)]);
+        let waiting = oldest_first.find(|place| !place.durable).map_or(u64::MAX, |place| place.id);
         let steady = state.steady.map_or(0, |n| state.places[usize::from(n)].id);
-        let covered = if steady < oldest { covered.max(steady) } else { covered };
+        let covered = if steady < waiting { covered.max(steady) } else { covered };
         if covered > state.durable {
             state.durable = covered;
             self.listeners.tell(|| Event::Durable { id: SnapshotId::new(covered) });
@@ -614,9 +654,12 @@ impl Engine {
     /// Writes the id floor to both files and the lock file, and to the disk where there is one.
     /// Never a lower one than before, whoever comes first.
     pub(crate) fn write_floor(&self, floor: &Floor) -> Result<(), (std::path::PathBuf, io::Error)> {
-        let mut highest = self.flusher.floor.lock();
-        *highest = floor.floor.max(*highest);
-        let floor = &Floor { floor: *highest, ..*floor };
+        let mut raised = self.flusher.floor.lock();
+        if raised.ended {
+            return Ok(());
+        }
+        raised.highest = floor.floor.max(raised.highest);
+        let floor = &Floor { floor: raised.highest, ..*floor };
         for file in &self.files {
             file.write_sealed(FLOOR_AT, &floor.encode());
             if self.flusher.to_disk {

@@ -59,7 +59,7 @@ impl Kind {
 }
 
 /// Bytes somewhere in the same file. Without bytes, all three are zero.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub(crate) struct Extent {
     /// From the start of the file.
     pub(crate) offset: u64,
@@ -259,6 +259,11 @@ pub(crate) fn encode_label(id: u64, label: &str) -> [u8; LABEL_LEN] {
 /// the disk's sake alone (P4).
 pub(crate) fn has_left(b: &[u8; LABEL_LEN], id: u64) -> bool {
     is_sealed(b) && u64::from_le_bytes(get(b, 0)) == id && b[8] == 0
+}
+
+/// Whether a label note of snapshot `id` has been written there, sealed or not.
+pub(crate) fn is_label_of(b: &[u8; LABEL_LEN], id: u64) -> bool {
+    u64::from_le_bytes(get(b, 0)) == id
 }
 
 /// The label of snapshot `id`, if the note is whole and that snapshot's.

@@ -15,19 +15,16 @@ use crate::{
     history::{Recovery, RejectedSlot},
     id::SnapshotId,
     lease::Taken,
+    looks::Looks,
     mutants::Mutant,
     record::{
         DurableNote, Extent, LABEL_AT, LABEL_LEN, NOTE_AT, NOTE_LEN, RECORD_LEN, Record, SLOT_LEN,
-        decode_label, has_left, seal_of,
+        decode_label, has_left, is_label_of, seal_of,
     },
     ring::{MAX_ID, Word},
-    schema::{Layout, first_difference},
+    schema::Layout,
     session::MAX_ARCHIVE,
-    verify::check_place,
 };
-
-/// The longest layout text that is read from a file.
-pub(crate) const MAX_SCHEMA: u64 = 16 << 20;
 
 /// What is known before the first slot page is read.
 #[derive(Clone, Copy)]
@@ -56,20 +53,29 @@ pub(crate) struct Survey {
     pub(crate) twins: Vec<(u16, u16, Place)>,
     /// Sealed places that nothing retains: their seals are to be broken.
     pub(crate) surplus: Vec<u16>,
+    /// Sealed places that hold nothing whole: their seals are to be broken, on the disk as well,
+    /// lest a later opening, which need not check them, lists them or takes blocks for theirs.
+    pub(crate) hopeless: Vec<u16>,
+    /// The newest on the disk, which is not listed: the note that says so is yet to be written.
+    pub(crate) leaving: Option<(u16, u64)>,
     /// It had left the ring and is the newest again, power having been lost: its note is to go.
     pub(crate) relisted: Option<u16>,
     pub(crate) next_id: u64,
+    /// The newest was written before this boot.
+    after_boot: bool,
     pub(crate) recovery: Recovery,
 }
 
 /// What a slot page holds, once it has passed.
-struct Slot {
+pub(crate) struct Slot {
     number: u16,
-    side: Side,
-    record: Record,
-    place: Place,
+    pub(crate) side: Side,
+    pub(crate) record: Record,
+    pub(crate) place: Place,
     /// Its run counts it among its users.
     claimed: bool,
+    /// It is on the disk if it is whole: of an earlier boot, and nobody has noted it.
+    doubtful: bool,
 }
 
 /// Looks at everything; changes nothing.
@@ -83,8 +89,11 @@ pub(crate) fn survey(ground: &Ground<'_>) -> Survey {
         snapshots: Vec::new(),
         twins: Vec::new(),
         surplus: Vec::new(),
+        hopeless: Vec::new(),
+        leaving: None,
         relisted: None,
         next_id: 1,
+        after_boot: false,
         recovery: Recovery::default(),
     };
     // Ids that may have been given out, as far as what names them can be believed.
@@ -92,6 +101,7 @@ pub(crate) fn survey(ground: &Ground<'_>) -> Survey {
     let mut doubtful = vec![hint.map_or(0, |bits| Word::from_bits(bits).id())];
     let mut highest = 0;
     let slots = found.read_slots(ground, &mut doubtful);
+    let mut looks = Looks::default();
     highest = highest.max(slots.first().map_or(0, |slot| slot.record.id));
     let mut slots = slots.into_iter().peekable();
     while let Some(slot) = slots.next() {
@@ -99,7 +109,7 @@ pub(crate) fn survey(ground: &Ground<'_>) -> Survey {
         while let Some(twin) = slots.next_if(|next| twins[0].record.is_twin_of(&next.record)) {
             twins.push(twin);
         }
-        found.admit_one_of(ground, twins);
+        found.admit_one_of(ground, twins, &mut looks);
     }
     found.next_id = found.next_id(ground, highest, &doubtful);
     found.choose_listed(ground);
@@ -137,7 +147,7 @@ impl Survey {
 
     /// Takes in one of the records of a snapshot: the first that passes. The others, sealed while it
     /// was relocated, go without a word; if none passes, all are rejected.
-    fn admit_one_of(&mut self, ground: &Ground<'_>, twins: Vec<Slot>) {
+    fn admit_one_of(&mut self, ground: &Ground<'_>, twins: Vec<Slot>, looks: &mut Looks) {
         let several = twins.len() > 1;
         let mut taken = None;
         let mut refused = Vec::new();
@@ -153,7 +163,7 @@ impl Survey {
                 continue;
             }
             let number = slot.number;
-            match self.admit(ground, slot, several) {
+            match self.admit(ground, slot, several, looks) {
                 Ok(()) => taken = Some(number),
                 Err(rejected) => refused.push((number, rejected)),
             }
@@ -171,6 +181,7 @@ impl Survey {
         ground: &Ground<'_>,
         mut slot: Slot,
         wholly: bool,
+        looks: &mut Looks,
     ) -> Result<(), RejectedSlot> {
         let (side, place) = (slot.side, slot.record.index);
         let id = SnapshotId::new(slot.record.id);
@@ -179,17 +190,25 @@ impl Survey {
             return reject("its file is gone".to_owned());
         };
         let extents = &mut self.extents[side.index()];
-        let wholly = wholly || self.snapshots.is_empty();
+        let wholly = wholly || slot.doubtful || self.snapshots.is_empty();
         let passed = if self.snapshots.iter().any(|(_, p)| p.id == slot.record.id) {
             Err("another place holds the same id".to_owned())
         } else {
             claim(extents, &mut slot, data_at(ground.ring))
-                .and_then(|()| look(ground, file, &mut slot, wholly))
+                .and_then(|()| looks.look(ground, file, &mut slot, wholly))
         };
         if let Err(reason) = passed {
             release(extents, &slot);
+            // Where the text of another layout is what is wrong, programs of that layout may still
+            // be able to read it.
+            let foreign = slot.record.layout != ground.layout.fingerprint;
+            let in_place = foreign && slot.place.schema_run.is_some();
+            if !in_place || layout_text(file, slot.record.schema).is_ok() {
+                self.hopeless.push(slot.number);
+            }
             return reject(reason);
         }
+        slot.place.durable |= slot.doubtful;
         match &slot.place.trust {
             Trust::Checked => {
                 self.recovery.verified_bytes += slot.place.root.len;
@@ -210,6 +229,9 @@ impl Survey {
             // The side's own from now on: never released.
             *schema = Some(slot.record.schema);
             slot.place.schema_run = None;
+        }
+        if self.snapshots.is_empty() {
+            self.after_boot = slot.record.boot != ground.boot;
         }
         self.snapshots.push((slot.number, slot.place));
         Ok(())
@@ -254,16 +276,17 @@ impl Survey {
         let next_id = if self.recovery.clean {
             clean.max(highest + 1)
         } else if same_boot {
-            // Every id that was given out still has its record, in the page cache at least: the
-            // newest is always retained.
-            highest + 1
+            // Every id that was given out since the floor was written still has its record, in the
+            // page cache at least: the newest is always retained. Those before it were lower than
+            // what it was raised from: the power may have gone and taken their records.
+            (highest + 1).max(floor.saturating_sub(FLOOR_STEP))
         } else {
             floor.max(highest + 1)
         };
         next_id.clamp(1, MAX_ID)
     }
 
-    /// Lists what the ring has room for. What is unlisted at once is not worth listing: the ring is
+    /// Lists what the ring has room for. After a kill, what is unlisted at once is not worth listing: the ring is
     /// full of newer ones. But the newest on the disk stays, unlisted (P4).
     fn choose_listed(&mut self, ground: &Ground<'_>) {
         // One that had left the ring is the newest again where power was lost: then it is listed.
@@ -274,12 +297,18 @@ impl Survey {
             self.relisted = Some(*number);
         }
         let steady = self.snapshots.iter().position(|(_, place)| place.durable);
-        for at in not_to_list(&self.snapshots, ground.ring as usize).into_iter().rev() {
+        // Where power was lost, some that had left may be back, and in whose place they would be
+        // cannot be told: all are listed, until the next snapshot is (P4).
+        let ring = if self.after_boot { usize::MAX } else { ground.ring as usize };
+        for at in not_to_list(&self.snapshots, ring).into_iter().rev() {
             let place = &mut self.snapshots[at].1;
             self.recovery.unverified.retain(|id| id.get() != place.id);
             self.recovery.other_layout.retain(|(id, _)| id.get() != place.id);
             if steady == Some(at) {
                 place.listed = false;
+                if !place.left {
+                    self.leaving = Some((self.snapshots[at].0, self.snapshots[at].1.id));
+                }
                 continue;
             }
             let (number, place) = self.snapshots.remove(at);
@@ -298,13 +327,12 @@ impl Survey {
 pub(crate) fn tenants(
     ground: &Ground<'_>,
     taken: &Taken,
-    snapshots: &[(u16, Place)],
+    known: &[u16],
     extents: &mut [Extents; 2],
 ) -> Vec<(u16, Place)> {
     let mut tenants = Vec::new();
     for number in 0..2 * slot_pages(ground.ring) as u16 {
-        let known = snapshots.iter().any(|(known, _)| *known == number);
-        if known || !taken.contains(usize::from(number)) {
+        if known.contains(&number) || !taken.contains(usize::from(number)) {
             continue;
         }
         let Some(mut slot) = read_leased(ground, number) else { continue };
@@ -338,7 +366,7 @@ fn read_leased(ground: &Ground<'_>, number: u16) -> Option<Slot> {
         leased_at: Some(crate::clock::steady_millis()),
         ..Place::free()
     };
-    fits.then_some(Slot { number, side, record, place, claimed: false })
+    fits.then_some(Slot { number, side, record, place, claimed: false, doubtful: false })
 }
 
 /// Reads one slot page. `Ok(None)`: nothing is sealed there, as it should be.
@@ -376,21 +404,26 @@ fn read_slot(
     }
     let note: [u8; NOTE_LEN] = file.read(at + NOTE_AT);
     let seal = seal_of(&bytes);
-    let noted = DurableNote::decode(&note)
-        .is_some_and(|n| n.id == record.id && n.record_seal == seal && n.boot == ground.boot);
-    // Read from the disk after a boot, it is on the disk. In the boot that wrote it only the note
-    // tells, since memory may hold what a failed sync has lost.
-    let durable = noted || record.boot != ground.boot || Mutant::NoDurableNote.is_on();
+    // In the boot that wrote it only the note tells, since memory may hold what a failed sync has
+    // lost. After a boot all of it was read from the disk: it is there if it is whole.
+    let earlier = record.boot != ground.boot;
+    let noted = DurableNote::decode(&note).is_some_and(|n| {
+        n.id == record.id && n.record_seal == seal && (earlier || n.boot == ground.boot)
+    });
+    let durable = noted || Mutant::NoDurableNote.is_on();
     let label: [u8; LABEL_LEN] = file.read(at + LABEL_AT);
     let number = side.index() as u16 * slot_pages(ground.ring) as u16 + index;
     let place = Place {
         durable,
-        redirty: !durable,
+        redirty: !durable && !earlier,
         label: decode_label(&label, record.id).map(Into::into),
         left: has_left(&label, record.id),
+        // A note, or what is left of one, that may not have reached the disk.
+        label_dirty: is_label_of(&label, record.id),
         ..Place::found(&record, seal)
     };
-    Ok(Some(Slot { number, side, record, place, claimed: false }))
+    let doubtful = earlier && !durable;
+    Ok(Some(Slot { number, side, record, place, claimed: false, doubtful }))
 }
 
 /// The blocks under an extent, if it lies and is aligned as extents do.
@@ -447,65 +480,13 @@ fn release(extents: &mut Extents, slot: &Slot) {
     }
 }
 
-/// Decides how far a slot is trusted; checks its bytes if it would be the newest.
-fn look(
-    ground: &Ground<'_>,
-    file: &MappedFile,
-    slot: &mut Slot,
-    newest: bool,
-) -> Result<(), String> {
-    let Ground { layout, check, max_depth, .. } = *ground;
-    if slot.record.layout != layout.fingerprint {
-        let text = layout_text(file, slot.record.schema)?;
-        if newest {
-            file.check_extent(slot.place.root)?;
-        }
-        let difference = clip(&first_difference(&text, &layout.text));
-        slot.place.trust = Trust::Foreign(difference.into());
-        return Ok(());
-    }
-    let depth = slot.record.depth;
-    if depth > max_depth {
-        // Whole, perhaps, for those who allow as much.
-        let reason = format!("{depth} pointers deep, and `Options::max_depth` is {max_depth}");
-        slot.place.trust = Trust::Foreign(reason.into());
-        return Ok(());
-    }
-    if newest {
-        check_place(file, &slot.place, check)?;
-        slot.place.trust = Trust::Checked;
-    }
-    Ok(())
-}
-
-/// The start of what a file says, fit for a log.
-pub(crate) fn clip(text: &str) -> String {
-    const MOST: usize = 400;
-    let clean = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
-    let mut clipped: String = text.chars().take(MOST).map(clean).collect();
-    if text.chars().nth(MOST).is_some() {
-        clipped.push_str("...");
-    }
-    clipped
-}
-
-/// The layout text that a record points at.
-fn layout_text(file: &MappedFile, schema: Extent) -> Result<String, String> {
-    if schema.len == 0 || schema.len > MAX_SCHEMA {
-        return Err(format!("of another layout, whose text ({} bytes) cannot be read", schema.len));
-    }
-    file.check_extent(schema)
-        .map_err(|e| format!("of another layout, whose text is damaged: {e}"))?;
-    Ok(String::from_utf8_lossy(file.retained(schema)).into_owned())
-}
-
 /// Which of the snapshots (newest first) are not to be listed: those that had left the ring, and
-/// of the others the oldest unlabelled, as far as they are more than a ring holds.
+/// of the others the oldest unlabelled but for the newest, as far as they are more than a ring holds.
 fn not_to_list(snapshots: &[(u16, Place)], ring: usize) -> Vec<usize> {
     let left = |i: &usize| snapshots[*i].1.left;
     let mut picked: Vec<usize> = (0..snapshots.len()).filter(left).collect();
     let excess = (snapshots.len() - picked.len()).saturating_sub(ring);
-    let oldest_first = (0..snapshots.len()).rev().filter(|i| !left(i));
+    let oldest_first = (1..snapshots.len()).rev().filter(|i| !left(i));
     picked.extend(oldest_first.filter(|i| snapshots[*i].1.label.is_none()).take(excess));
     picked.sort_unstable();
     picked

@@ -41,6 +41,8 @@ struct Relocation<'a> {
     text: Option<(Extent, u64)>,
     /// Where the layout text is synced with it.
     schema: Option<Extent>,
+    /// Its new record has been sealed: a reader in another process may have believed it.
+    sealed: bool,
 }
 
 /// What came of a try.
@@ -109,10 +111,10 @@ impl Engine {
 
     fn relocate(&self, old: usize) -> Result<Tried, (Side, io::Error)> {
         let side = self.side_of(old);
-        let Some(moved) = self.prepare(old) else { return Ok(Tried::Left) };
+        let Some(mut moved) = self.prepare(old) else { return Ok(Tried::Left) };
         let synced = self.copy(&moved).map_err(|e| (side, e));
         let sealed = match synced {
-            Ok(true) => self.seal_twin(&moved).map_err(|e| (side, e)),
+            Ok(true) => self.seal_twin(&mut moved).map_err(|e| (side, e)),
             Ok(false) => Ok(false),
             Err(error) => Err(error),
         };
@@ -206,7 +208,7 @@ impl Engine {
         // R4: under the lock. Its bytes stay while they are copied.
         self.ring.hold(old);
         let making = Making { engine: self, side, index, run, blocks, sealed: false };
-        Some(Relocation { old, making, record, text, schema })
+        Some(Relocation { old, making, record, text, schema, sealed: false })
     }
 
     /// Copies and syncs the bytes. `Ok(false)`: they are not what they were.
@@ -232,7 +234,7 @@ impl Engine {
     }
 
     /// Seals the record in the new slot page and syncs that. `Ok(false)`: it has left the ring.
-    fn seal_twin(&self, moved: &Relocation<'_>) -> io::Result<bool> {
+    fn seal_twin(&self, moved: &mut Relocation<'_>) -> io::Result<bool> {
         let new = moved.making.number();
         {
             let mut state = self.lock();
@@ -244,6 +246,7 @@ impl Engine {
             self.write_label(new, place.id, place.label.as_deref());
             self.file_of(new).write_sealed(self.slot_at(new), &moved.record.encode());
             state.twins.push((moved.old, new));
+            moved.sealed = true;
         }
         self.file_of(new).sync(self.slot_at(new), SLOT_LEN)?;
         Ok(true)
@@ -270,6 +273,7 @@ impl Engine {
             redirty: false,
             quiet: false,
             forgotten: false,
+            leased_at: None,
             ..before.clone()
         };
         self.note(&place, new);
@@ -288,7 +292,10 @@ impl Engine {
         left.listed = false;
         left.quiet = false;
         left.label = None;
+        let len = left.root.len;
         state.limbo.push(old as u16);
+        state.unasked.places += 1;
+        state.unasked.bytes += len;
         self.ring.relocate(id, old, new);
         let hint = self.files[0].word64(HINT_AT);
         if hint.load(std::sync::atomic::Ordering::Relaxed) == Word::new(id, old).bits() {
@@ -308,12 +315,28 @@ impl Engine {
     }
 
     /// Leaves it where it was.
-    fn give_up(&self, moved: Relocation<'_>, failed: bool) {
+    fn give_up(&self, mut moved: Relocation<'_>, failed: bool) {
         let mut state = self.lock();
         let new = moved.making.number();
         self.file_of(new).unseal(self.slot_at(new), RECORD_LEN as u64);
         state.twins.retain(|(_, twin)| *twin != new);
-        if let Some((_, run)) = moved.text {
+        let schema_run = moved.text.map(|(_, run)| run);
+        if moved.sealed {
+            // Whoever has believed it leases it: it is freed like any other that was sealed (L2).
+            state.places[new] = Place {
+                state: Use::Sealed,
+                id: moved.record.id,
+                root: moved.record.root,
+                run: moved.making.run,
+                schema_run,
+                unsealed: true,
+                ..Place::free()
+            };
+            state.limbo.push(new as u16);
+            state.making -= 1;
+            moved.making.sealed = true;
+            self.settled.notify_all();
+        } else if let Some(run) = schema_run {
             state.spaces[moved.making.side.index()].extents.release(run);
         }
         if failed && moved.schema.is_some() && moved.text.is_none() {

@@ -47,6 +47,7 @@ fn every_crash_point_names_a_test_that_exists() {
         ("forgery", include_str!("forgery.rs")),
         ("durability", include_str!("durability.rs")),
         ("process", include_str!("process.rs")),
+        ("reader", include_str!("reader.rs")),
     ];
     let recovery = DOCUMENT.split("## Recovery").nth(1).and_then(|s| s.split("\n## ").next());
     let rows = recovery.expect("a section").lines().filter(|l| l.contains("::"));
