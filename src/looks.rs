@@ -62,6 +62,11 @@ impl Looks {
         told
     }
 
+    /// Whether the layout text that a slot of another layout points at is whole.
+    pub(crate) fn has_text(&mut self, ground: &Ground<'_>, file: &MappedFile, slot: &Slot) -> bool {
+        self.difference(ground, file, slot.side, slot.record.schema).is_ok()
+    }
+
     /// Whether a place's bytes are what they should be: their checksum, and what `check` says.
     fn passes(
         &mut self,

@@ -203,7 +203,7 @@ impl Survey {
             // be able to read it.
             let foreign = slot.record.layout != ground.layout.fingerprint;
             let in_place = foreign && slot.place.schema_run.is_some();
-            if !in_place || layout_text(file, slot.record.schema).is_ok() {
+            if !in_place || looks.has_text(ground, file, &slot) {
                 self.hopeless.push(slot.number);
             }
             return reject(reason);
