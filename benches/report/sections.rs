@@ -124,7 +124,7 @@ pub(crate) fn elsewhere(page: &mut String, paired: &Paired) -> fmt::Result {
         page,
         "Then while the writer saves, changed, as fast as it can. A `Reader` leases and checks each \
          snapshot that it has not seen before, once; mmap-sync checks at every read or at none, and \
-         its writer sleeps where a reader is in its way: so each reader has another number of new \
+         its writer waits where a reader is in its way: so each reader has another number of new \
          values to find.\n"
     )?;
     writeln!(
