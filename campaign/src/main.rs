@@ -4,6 +4,7 @@ mod alloc;
 mod board;
 mod campaigns;
 mod dice;
+mod fragile;
 mod life;
 mod machine;
 mod medium;
@@ -37,6 +38,7 @@ struct Args {
     seed: Option<u64>,
     json: Option<PathBuf>,
     dir: Option<PathBuf>,
+    mutant: Option<String>,
 }
 
 fn main() -> ExitCode {
@@ -75,6 +77,7 @@ fn parse() -> Result<Args, lexopt::Error> {
             Long("count") => args.count = Some(parser.value()?.parse()?),
             Long("seed") => args.seed = Some(parser.value()?.parse()?),
             Long("json") => args.json = Some(parser.value()?.into()),
+            Long("mutant") => args.mutant = Some(parser.value()?.string()?),
             Long("dir") => args.dir = Some(parser.value()?.into()),
             Value(name) if args.campaign.is_none() => args.campaign = Some(name.string()?),
             _ => return Err(arg.unexpected()),
@@ -96,6 +99,7 @@ promise did not hold. Without a failure in n tries the true rate is below 3/n, 9
   --seed S       draw from this seed; each run prints its own
   --json FILE    write what came of it there
   --dir DIR      put the files that are to lie on a disk there (default: the temporary directory)
+  --mutant NAME  break this rule of snapring first: the campaign is to notice (see `mutants`)
   --help         after a campaign's name: what it does and what it covers
 
   all            every campaign, one after the other
@@ -118,6 +122,14 @@ fn help_for(campaign: &Campaign) -> ExitCode {
 }
 
 fn one(campaign: &'static Campaign, args: &Args) -> ExitCode {
+    if let Some(name) = &args.mutant {
+        // Children are forked, and have the rule broken as well.
+        let Some(mutant) = snapring::campaign::Mutant::from_name(name) else {
+            eprintln!("there is no mutant {name}; `snapring-campaign mutants --help` lists them");
+            return ExitCode::from(2);
+        };
+        mutant.break_rule();
+    }
     process::hush_children();
     let count = args.count.unwrap_or(if args.short { campaign.short } else { campaign.long });
     let seed = args.seed.unwrap_or_else(|| {

@@ -5,6 +5,8 @@ use crate::run::Run;
 mod allocations;
 mod full_disk;
 mod lives;
+mod mutants;
+mod panics;
 mod power;
 mod readers;
 mod simulate;
@@ -37,5 +39,7 @@ pub(crate) static ALL: &[&Campaign] = &[
     &sync_errors::CAMPAIGN,
     &full_disk::CAMPAIGN,
     &allocations::CAMPAIGN,
+    &panics::CAMPAIGN,
     &readers::CAMPAIGN,
+    &mutants::CAMPAIGN,
 ];
