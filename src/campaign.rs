@@ -44,7 +44,7 @@ pub fn open<T: Snapshot>(disk: &Disk, options: &Options) -> Result<Caretaker<T>,
 
 /// One round of what the background thread does.
 pub fn background<T: Snapshot>(caretaker: &Caretaker<T>) {
-    crate::flush::round(caretaker.engine());
+    crate::background::round(caretaker.engine());
 }
 
 /// Ends a caretaker as a kill would: nothing is flushed and nothing noted.

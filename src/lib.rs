@@ -164,6 +164,7 @@ mod storage;
 mod file;
 mod header;
 mod record;
+mod background;
 mod flush;
 mod relocate;
 mod arm;

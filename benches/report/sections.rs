@@ -123,7 +123,9 @@ pub(crate) fn elsewhere(page: &mut String, paired: &Paired) -> fmt::Result {
     writeln!(
         page,
         "Then while the writer saves, changed, as fast as it can. A `Reader` leases and checks each \
-         snapshot that it has not seen before, once; mmap-sync checks at every read or at none.\n"
+         snapshot that it has not seen before, once; mmap-sync checks at every read or at none, and \
+         its writer waits where a reader is in its way: so each reader has another number of new \
+         values to find.\n"
     )?;
     writeln!(
         page,

@@ -57,6 +57,7 @@ pub(crate) fn time(nanos: f64) -> String {
 
 pub(crate) fn ratio(ratio: f64) -> String {
     match ratio {
+        r if r < 0.0001 => "< 0.0001".to_owned(),
         r if r < 0.1 => format!("{r:.4}"),
         r if r < 10.0 => format!("{r:.2}"),
         r => format!("{r:.0}"),

@@ -5,11 +5,12 @@ use std::{
     time::Duration,
 };
 
-use mmap_sync::synchronizer::Synchronizer;
+use mmap_sync::{locks::LockDisabled, synchronizer::Synchronizer};
 use rkyv::{
     Archive, CheckBytes, Serialize, ser::serializers::AllocSerializer,
     validation::validators::DefaultValidator,
 };
+use wyhash::WyHash;
 
 use crate::{
     place::{Place, Scratch},
@@ -19,9 +20,13 @@ use crate::{
 /// How long a writer waits for readers where there is never one inside.
 const GRACE: Duration = Duration::from_nanos(10);
 
+/// As it is by default, but that a writer which meets a reader looks again at once and not after a
+/// second.
+type Sync = Synchronizer<WyHash, LockDisabled, 1024, 1_000>;
+
 /// A synchronizer and its files.
 pub struct MmapSync {
-    synchronizer: Synchronizer,
+    synchronizer: Sync,
     path: PathBuf,
     grace: Duration,
     _scratch: Scratch,
@@ -37,7 +42,7 @@ impl MmapSync {
     pub fn patient(place: Place, grace: Duration) -> MmapSync {
         let scratch = Scratch::new(place);
         let path = scratch.at("sync");
-        let synchronizer = Synchronizer::new(path.as_os_str());
+        let synchronizer = Sync::with_params(path.as_os_str());
         MmapSync { synchronizer, path, grace, _scratch: scratch }
     }
 
@@ -67,12 +72,12 @@ impl MmapSync {
 }
 
 /// The reading end.
-pub struct Reader(Synchronizer);
+pub struct Reader(Sync);
 
 impl Reader {
     /// The reading end of the one with this path.
     pub fn of(path: &Path) -> Reader {
-        Reader(Synchronizer::new(path.as_os_str()))
+        Reader(Sync::with_params(path.as_os_str()))
     }
 
     /// Reads the newest value unchecked. It must be a `T` that was written.
