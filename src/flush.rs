@@ -548,7 +548,8 @@ impl Engine {
         between: &mut dyn FnMut(),
     ) -> Result<(), (Side, io::Error)> {
         for (side, extent) in &batch.redirty {
-            self.files[side.index()].redirty(extent.offset, extent.len);
+            let file = &self.files[side.index()];
+            file.redirty(extent.offset, extent.len).map_err(|e| (*side, e))?;
         }
         if self.flusher.waits() {
             for side in Side::BOTH {

@@ -227,7 +227,7 @@ impl Engine {
         }
         if let Some(schema) = moved.schema {
             // Found, perhaps, and then as doubtful as the rest.
-            file.redirty(schema.offset, schema.len);
+            file.redirty(schema.offset, schema.len)?;
             file.sync(schema.offset, schema.len)?;
         }
         Ok(true)
