@@ -25,8 +25,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use parking_lot::{Condvar, Mutex};
-
 use crate::{
     arm::Arming,
     engine::{Engine, FLOOR_STEP, Place, State},
@@ -40,6 +38,7 @@ use crate::{
     os,
     pressure::Pressure,
     record::{DurableNote, Extent, NOTE_AT, SLOT_LEN},
+    sync::{Condvar, Mutex},
 };
 
 /// How long the background waits before it tries again to raise the floor.

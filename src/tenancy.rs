@@ -7,14 +7,13 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use parking_lot::MutexGuard;
-
 use crate::{
     clock,
     engine::{Engine, State, Unasked},
     header::{Side, WAKE_AT},
     lease::Leases,
     os,
+    sync::MutexGuard,
 };
 
 /// Bytes that may wait for the sake of one question in a turn of the ring; more of them ask sooner.
