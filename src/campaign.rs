@@ -25,7 +25,7 @@ use crate::{
 
 pub use crate::{
     clock::{Clock, set_clock},
-    mutants::{Mutant, in_gap, mend},
+    mutants::{Deed, Mutant, in_gap, mend},
     sim::{Call, Disk, Fault, PAGE, Random, SECTOR},
 };
 
@@ -44,12 +44,20 @@ pub fn open<T: Snapshot>(disk: &Disk, options: &Options) -> Result<Caretaker<T>,
 
 /// One round of what the background thread does.
 pub fn background<T: Snapshot>(caretaker: &Caretaker<T>) {
-    crate::flush::round(caretaker.engine());
+    crate::background::round(caretaker.engine());
 }
 
 /// Ends a caretaker as a kill would: nothing is flushed and nothing noted.
 pub fn kill<T: Snapshot>(caretaker: Caretaker<T>) {
     caretaker.leave();
+}
+
+/// The listed snapshots' ids, newest first, and their sides: 0 for A, 1 for B.
+pub fn sides<T: Snapshot>(caretaker: &Caretaker<T>) -> Vec<(u64, usize)> {
+    let engine = caretaker.engine();
+    let state = engine.lock();
+    let side = |n: &u16| engine.side_of(usize::from(*n)).index();
+    state.listed.iter().map(|n| (state.places[usize::from(*n)].id, side(n))).collect()
 }
 
 /// Bytes of memory under a file's name.

@@ -10,6 +10,7 @@ use std::{
 };
 
 use crate::{
+    background,
     capture::Pending,
     checker,
     engine::Engine,
@@ -18,7 +19,6 @@ use crate::{
         SaveError,
     },
     events::Events,
-    flush,
     guard::{Checkpoint, GuardError},
     header::Floor,
     herald::Herald,
@@ -162,7 +162,7 @@ impl<T: Snapshot> Caretaker<T> {
         let thread = std::thread::Builder::new()
             .name("snapring".to_owned())
             .stack_size(stack)
-            .spawn(move || flush::run(&background))?;
+            .spawn(move || background::run(&background))?;
         self.flusher = Some(thread);
         self.shut = false;
         if self.herald.is_none() {
@@ -269,7 +269,8 @@ impl<T: Snapshot> Caretaker<T> {
     /// # Errors
     ///
     /// [`SaveError`]; the ring, the files and the state are then as they were. A panic in the
-    /// state's own code passes through, with the same promise.
+    /// state's own code passes through, with the same promise. Only
+    /// [`NotDurable`](SaveError::NotDurable) comes after publishing: it carries the id.
     pub fn save(&self, state: &T) -> Result<SnapshotId, SaveError> {
         self.engine.save(state)
     }
@@ -418,7 +419,8 @@ impl<T: Snapshot> Caretaker<T> {
     ///
     /// # Errors
     ///
-    /// [`FlushError`], once a sync has failed: sticky.
+    /// [`FlushError`], once a sync has failed: sticky. What that left behind is written anew elsewhere,
+    /// now and later, and [`durable`](Self::durable) goes on when it is on the disk.
     pub fn flush(&self) -> Result<Option<SnapshotId>, FlushError> {
         if os::forked() {
             return Err(FlushError::Forked);

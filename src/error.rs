@@ -472,13 +472,14 @@ pub enum KeepError {
     Forked,
 }
 
-/// Why what was saved is not on the disk. Sticky: once a sync has failed, nothing that depended on
-/// it is ever reported durable; later snapshots, written elsewhere, can be again.
+/// Why what was saved is not on the disk. Sticky: once a sync has failed, this is told ever after, and
+/// nothing that depended on it is reported durable where it lay; it is when it has been written anew
+/// elsewhere, as later snapshots are.
 #[derive(Debug, Clone, Error)]
 #[non_exhaustive]
 pub enum FlushError {
     /// The system could not write to the disk.
-    #[error("syncing {} failed: {message}; snapshots up to {upto} may not be on the disk: check the disk, and save again", path.display())]
+    #[error("syncing {} failed: {message}; snapshots up to {upto} may not be on the disk unless `durable()` covers them: check the disk", path.display())]
     Sync {
         /// The file.
         path: PathBuf,

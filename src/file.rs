@@ -151,21 +151,21 @@ impl MappedFile {
         word.store(0, Ordering::Relaxed);
         fence(Ordering::Release);
         let to = self.at(offset, N as u64);
-        self.stored();
+        self.stored(offset, N as u64);
         // SAFETY: `N` touchable bytes there, by `at`; the engine's lock admits one writer.
         unsafe { to.copy_from_nonoverlapping(NonNull::from(body).cast(), body.len()) };
-        self.stored();
+        self.stored(offset, N as u64);
         let seal = seal.try_into().map_or(0, u32::from_ne_bytes);
         // Release: what the seal covers was written before it.
         word.store(seal, Ordering::Release);
-        self.stored();
+        self.stored(offset, N as u64);
     }
 
     /// Breaks a sector's seal.
     pub(crate) fn unseal(&self, offset: u64, len: u64) {
         // Release: no partner in this process; keeps the order of stores for a later recovery.
         self.word(offset + len - 4).store(0, Ordering::Release);
-        self.stored();
+        self.stored(offset, len);
     }
 
     /// The aligned 32-bit word at `offset`, shared with other processes.
@@ -199,9 +199,9 @@ impl MappedFile {
 
     /// A point at which a campaign may stop the process; else nothing.
     #[inline]
-    fn stored(&self) {
+    fn stored(&self, _offset: u64, _len: u64) {
         #[cfg(feature = "campaign")]
-        self.file.stored();
+        self.file.stored(_offset, _len);
     }
 
     /// Copies bytes into space that the caller alone uses.
@@ -210,7 +210,7 @@ impl MappedFile {
         // SAFETY: as many touchable bytes, by `at`; nobody reads or writes an extent that the
         // allocator has handed to the caller.
         unsafe { to.copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len()) };
-        self.stored();
+        self.stored(offset, bytes.len() as u64);
     }
 
     /// Returns when the bytes are on the disk.

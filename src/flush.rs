@@ -1,7 +1,7 @@
 #![forbid(unsafe_code)]
-//! From published to durable: data first, then the record, then the durable note (P4); and the
-//! background thread, which does that in its own time, beside the id floor and what opening has left
-//! unchecked. What else it does off the saving thread is in `arm.rs`, `expire.rs`, `pressure.rs`.
+//! From published to durable: data first, then the record, then the durable note (P4); what is known
+//! of failed syncs, and the id floor on the disk. When the background comes to it is for
+//! `background.rs`.
 //!
 //! One flush runs at a time. It takes the oldest listed snapshots that are not durable yet, a few
 //! MiB at a time, so that little is retained for its sake. What a failed sync has left behind is not
@@ -18,15 +18,11 @@
 use std::{
     io,
     path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::{Duration, Instant},
+    sync::atomic::{AtomicBool, Ordering},
+    time::Instant,
 };
 
 use crate::{
-    arm::Arming,
     engine::{Engine, FLOOR_STEP, Place, State},
     error::{FlushError, SaveError},
     events::Event,
@@ -35,18 +31,9 @@ use crate::{
     id::SnapshotId,
     mutants::Mutant,
     options::Durability,
-    os,
-    pressure::Pressure,
     record::{DurableNote, Extent, NOTE_AT, SLOT_LEN},
     sync::{Condvar, Mutex},
 };
-
-/// How long the background waits before it tries again to raise the floor.
-const FLOOR_RETRY: Duration = Duration::from_secs(1);
-
-/// How long it waits before it writes anew, once more, what could not be written: doubled each time.
-const ANEW_FIRST: Duration = Duration::from_secs(1);
-const ANEW_LAST: Duration = Duration::from_secs(60);
 
 /// Bytes flushed in one go, where a snapshot is not larger by itself.
 const BATCH: u64 = 4 << 20;
@@ -54,13 +41,13 @@ const BATCH: u64 = 4 << 20;
 /// The background thread's desk.
 #[derive(Debug)]
 pub(crate) struct Flusher {
-    durability: Durability,
+    pub(crate) durability: Durability,
     /// There is a disk at all.
-    to_disk: bool,
+    pub(crate) to_disk: bool,
     /// The thread sleeps until it is woken.
-    idle: AtomicBool,
-    desk: Mutex<Desk>,
-    wake: Condvar,
+    pub(crate) idle: AtomicBool,
+    pub(crate) desk: Mutex<Desk>,
+    pub(crate) wake: Condvar,
     /// One flush at a time, and the lists that it fills.
     turn: Mutex<Batch>,
     failed: Mutex<Failed>,
@@ -86,9 +73,9 @@ struct Raised {
 }
 
 #[derive(Debug, Default)]
-struct Desk {
-    woken: bool,
-    stop: bool,
+pub(crate) struct Desk {
+    pub(crate) woken: bool,
+    pub(crate) stop: bool,
 }
 
 /// What one go of flushing covers.
@@ -175,32 +162,6 @@ impl Flusher {
         self.wake.notify_one();
     }
 
-    /// Sleeps until there is work, at most `limit`. `false`: it is time to stop.
-    fn rest(&self, engine: &Engine, limit: Option<Duration>) -> bool {
-        if limit.is_none() {
-            // Relaxed, before the look under the engine's lock: see `wake_if_idle`.
-            self.idle.store(true, Ordering::Relaxed);
-            if self.has_work(&engine.lock()) {
-                self.idle.store(false, Ordering::Relaxed);
-                return !self.desk.lock().stop;
-            }
-        }
-        let mut desk = self.desk.lock();
-        match limit {
-            Some(limit) if !desk.stop => _ = self.wake.wait_for(&mut desk, limit),
-            None if !desk.stop && !desk.woken => self.wake.wait(&mut desk),
-            _ => {}
-        }
-        desk.woken = false;
-        !desk.stop
-    }
-
-    fn has_work(&self, state: &State) -> bool {
-        (self.in_background() && state.any_listed(wants_flush))
-            || floor_is_near(state)
-            || (state.expires && state.listed.len() > 1)
-    }
-
     /// Whether snapshots are made durable without being asked.
     pub(crate) fn syncs(&self) -> bool {
         self.to_disk && self.durability != Durability::Process
@@ -211,7 +172,7 @@ impl Flusher {
         self.to_disk && self.durability == Durability::Sync
     }
 
-    fn in_background(&self) -> bool {
+    pub(crate) fn in_background(&self) -> bool {
         self.to_disk && matches!(self.durability, Durability::Background { .. })
     }
 
@@ -271,78 +232,13 @@ impl Flusher {
     }
 }
 
-fn floor_is_near(state: &State) -> bool {
+pub(crate) fn floor_is_near(state: &State) -> bool {
     state.floor.saturating_sub(state.next_id) < FLOOR_STEP / 2
 }
 
 /// Whether a sync of the place, where it lies, is wanted.
-fn wants_flush(place: &Place) -> bool {
+pub(crate) fn wants_flush(place: &Place) -> bool {
     !place.tainted && (place.label_dirty || !place.durable)
-}
-
-/// When the background writes anew what could not be written, once more.
-struct Retry {
-    at: Instant,
-    after: Duration,
-}
-
-/// One round of the background's work, as far as it needs no waiting.
-#[cfg(feature = "campaign")]
-pub(crate) fn round(engine: &Arc<Engine>) {
-    for id in &engine.recovery.unverified {
-        engine.verify(*id);
-    }
-    engine.arm(&mut Arming::default());
-    engine.raise_floor_ahead();
-    engine.expire();
-    if engine.flusher.syncs() {
-        // Its failure is told by `flush`, `close` and the event.
-        _ = engine.flush_upto(u64::MAX);
-    }
-}
-
-/// The background thread: runs until it is roused to stop.
-pub(crate) fn run(engine: &Arc<Engine>) {
-    // The threads that the user waits for come first. Where it may not, it does without.
-    _ = os::yield_to_others();
-    let flusher = &engine.flusher;
-    let mut flushed = Instant::now();
-    for id in &engine.recovery.unverified {
-        if flusher.desk.lock().stop {
-            return;
-        }
-        engine.verify(*id);
-        // However much there is to check, what is saved meanwhile does not wait for it.
-        if let Durability::Background { within } = flusher.durability
-            && flushed.elapsed() >= within / 2
-        {
-            engine.raise_floor_ahead();
-            _ = engine.flush_upto(u64::MAX);
-            flushed = Instant::now();
-        }
-    }
-    let mut retry = Retry { at: Instant::now(), after: ANEW_FIRST };
-    let mut arming = Arming::default();
-    let mut pressure = Pressure::default();
-    let mut flush_at = None;
-    loop {
-        let arm = engine.arm(&mut arming);
-        let raised = engine.raise_floor_ahead();
-        let expire = engine.expire();
-        let relieve = engine.relieve(&mut pressure);
-        flush_at = engine.next_flush(flush_at, &retry);
-        let now = Instant::now();
-        let flush = flush_at.map(|at| at.saturating_duration_since(now));
-        let floor = (!raised).then_some(FLOOR_RETRY);
-        let limit = [flush, floor, arm, expire, relieve].into_iter().flatten().min();
-        if !flusher.rest(engine, limit) {
-            return;
-        }
-        if flush_at.is_some_and(|at| at <= Instant::now()) {
-            flush_at = None;
-            engine.flush_in_background(&mut retry, &mut arming);
-        }
-    }
 }
 
 impl Engine {
@@ -353,7 +249,7 @@ impl Engine {
     }
 
     /// The same; `anew`: what failed syncs have left behind is written elsewhere, too.
-    fn flush(
+    pub(crate) fn flush(
         &self,
         upto: u64,
         anew: bool,
@@ -384,35 +280,6 @@ impl Engine {
         match self.flusher.failure() {
             Some(failure) => Err(failure),
             None => Ok(self.durable()),
-        }
-    }
-
-    /// What the background does when it is time.
-    fn flush_in_background(&self, retry: &mut Retry, arming: &mut Arming) {
-        let anew = retry.at <= Instant::now();
-        // Its failure is told by `flush`, `close`, the next save and the event.
-        arming.after_flush(self);
-        _ = self.flush(u64::MAX, anew, &mut || _ = self.arm(arming));
-        arming.after_flush(self);
-        if !self.lock().any_listed(|place| place.tainted) {
-            retry.after = ANEW_FIRST;
-        } else if anew {
-            retry.at = Instant::now() + retry.after;
-            retry.after = (retry.after * 2).min(ANEW_LAST);
-        }
-    }
-
-    /// When the background is to flush: as soon after something has come up as was asked.
-    fn next_flush(&self, planned: Option<Instant>, retry: &Retry) -> Option<Instant> {
-        let Durability::Background { within } = self.flusher.durability else { return None };
-        if !self.flusher.to_disk {
-            return None;
-        }
-        let state = self.lock();
-        if state.any_listed(wants_flush) {
-            planned.or_else(|| Some(Instant::now() + within / 2))
-        } else {
-            state.any_listed(|place| place.tainted).then_some(retry.at)
         }
     }
 
@@ -533,6 +400,10 @@ impl Engine {
         if batch.places.is_empty() {
             return false;
         }
+        for number in &batch.places {
+            // A label set from here on is for the next one.
+            state.places[usize::from(*number)].label_dirty = false;
+        }
         state.flushing.clone_from(&batch.places);
         drop(state);
         batch.merge();
@@ -581,7 +452,6 @@ impl Engine {
         for number in &batch.places {
             let n = usize::from(*number);
             let place = &mut state.places[n];
-            place.label_dirty = false;
             if place.durable {
                 continue;
             }
@@ -616,10 +486,12 @@ impl Engine {
             let oldest_first = state.listed.iter().rev().map(|n| &state.places[usize::from(*n)]);
             oldest_first.take_while(|place| place.durable).last().map_or(0, |place| place.id)
         };
-        // All listed ones may be newer than the steady one, which then is the newest covered.
-        let oldest = state.listed.back().map_or(0, |n| state.places[usize::from(*n)].id);
+        // All listed ones that wait may be newer than the steady one, which then is the newest
+        // covered.
+        let mut oldest_first = state.listed.iter().rev().map(|n| &state.places[usize::from(*n)]);
+        let waiting = oldest_first.find(|place| !place.durable).map_or(u64::MAX, |place| place.id);
         let steady = state.steady.map_or(0, |n| state.places[usize::from(n)].id);
-        let covered = if steady < oldest { covered.max(steady) } else { covered };
+        let covered = if steady < waiting { covered.max(steady) } else { covered };
         if covered > state.durable {
             state.durable = covered;
             self.listeners.tell(|| Event::Durable { id: SnapshotId::new(covered) });
@@ -628,7 +500,7 @@ impl Engine {
 
     /// Raises the id floor well before it is reached: on the disk first, then for use. `false` if
     /// it should be and could not.
-    fn raise_floor_ahead(&self) -> bool {
+    pub(crate) fn raise_floor_ahead(&self) -> bool {
         let floor = {
             let state = self.lock();
             if !floor_is_near(&state) {

@@ -84,7 +84,8 @@
 //! - A **save** is one walk over the state and one checksum over its bytes, and allocates nothing in
 //!   a steady state. Rows of plain data are one copy. BENCHMARKS.md has the figures, beside the bare
 //!   copy and beside other stores.
-//! - A **read** is two loads and a swap in the thread's own cache line.
+//! - A **read** is two loads and a swap in the thread's own cache line; in another process
+//!   ([`Reader`]) some loads more, and one system call and a check of the bytes for each new snapshot.
 //! - The **ring** is 16 whole snapshots: that many times the state's size in the two files.
 //! - A state is saved whole; for one of gigabytes of which little changes, that is the limit to
 //!   know.
@@ -117,7 +118,8 @@
 //!
 //! # Read next
 //!
-//! [`Caretaker`] is the whole of the interface. SNAPSHOT_FORMAT.md tells the bytes, ARCHITECTURE.md
+//! [`Caretaker`] is the whole of the interface, and [`Reader`] its look from other processes.
+//! SNAPSHOT_FORMAT.md tells the bytes, ARCHITECTURE.md
 //! the way they take and why.
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
@@ -162,6 +164,7 @@ mod storage;
 mod file;
 mod header;
 mod record;
+mod background;
 mod flush;
 mod relocate;
 mod arm;
@@ -191,6 +194,7 @@ mod thaw;
 mod reader;
 mod reader_error;
 mod follower;
+mod watch;
 mod sight;
 mod window;
 mod lease;

@@ -19,6 +19,9 @@ use crate::{
 /// The longest layout text that is read from a file.
 pub(crate) const MAX_SCHEMA: u64 = 16 << 20;
 
+/// One look at an archive: where it lies, whether its structure is checked, from which root, how deep.
+type Look = (Side, Extent, bool, u32, u32);
+
 /// What has been looked at. Records that share bytes, as rollbacks do, have them looked at once; and
 /// where records that were rejected overlap, as no honest ones do, that comes to an end: else a
 /// thousand of them could have a whole file summed up a thousand times.
@@ -27,7 +30,7 @@ pub(crate) struct Looks {
     /// Bytes looked at, by side.
     bytes: [u64; 2],
     /// What came of archives, with all that the check depends on.
-    archives: HashMap<(Side, Extent, bool, u32, u32), Result<(), String>>,
+    archives: HashMap<Look, Result<(), String>>,
     /// What is different in other layouts, by their texts.
     texts: HashMap<(Side, Extent), Result<Arc<str>, String>>,
 }
@@ -60,6 +63,11 @@ impl Looks {
         });
         self.texts.insert((side, schema), told.clone());
         told
+    }
+
+    /// Whether the layout text that a slot of another layout points at is whole.
+    pub(crate) fn has_text(&mut self, ground: &Ground<'_>, file: &MappedFile, slot: &Slot) -> bool {
+        self.difference(ground, file, slot.side, slot.record.schema).is_ok()
     }
 
     /// Whether a place's bytes are what they should be: their checksum, and what `check` says.

@@ -5,7 +5,7 @@
 //! Without the feature `campaign` every switch is the constant `false` and every gap is nothing.
 
 #[cfg(feature = "campaign")]
-pub use broken::{in_gap, mend};
+pub use broken::{Deed, in_gap, mend};
 
 /// A rule that a campaign must see broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -109,8 +109,11 @@ mod broken {
     /// The broken rule's number, one up.
     static BROKEN: AtomicUsize = AtomicUsize::new(0);
 
+    /// What happens in a gap.
+    pub type Deed = Box<dyn FnMut()>;
+
     thread_local! {
-        static IN_GAP: RefCell<Option<Box<dyn FnMut()>>> = const { RefCell::new(None) };
+        static IN_GAP: RefCell<Option<Deed>> = const { RefCell::new(None) };
     }
 
     impl Mutant {
@@ -133,9 +136,9 @@ mod broken {
         BROKEN.store(0, Ordering::Relaxed);
     }
 
-    /// What happens in this thread's gaps from now on.
-    pub fn in_gap(deed: Option<Box<dyn FnMut()>>) {
-        IN_GAP.with(|gap| *gap.borrow_mut() = deed);
+    /// What happens in this thread's gaps from now on; answers what would have so far.
+    pub fn in_gap(deed: Option<Deed>) -> Option<Deed> {
+        IN_GAP.with(|gap| std::mem::replace(&mut *gap.borrow_mut(), deed))
     }
 
     pub(crate) fn gap() {

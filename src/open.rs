@@ -22,7 +22,7 @@ use crate::{
     mutants::Mutant,
     options::Options,
     os,
-    record::{LABEL_AT, LABEL_LEN, RECORD_LEN, SLOT_LEN},
+    record::{LABEL_AT, LABEL_LEN, RECORD_LEN, SLOT_LEN, encode_label},
     recover::{Ground, Survey, survey, tenants},
     ring::Word,
     schema::Layout,
@@ -339,13 +339,24 @@ pub(crate) fn finish(
     };
     if let Some((file, at)) = found.relisted.map(slot) {
         file.unseal(at + LABEL_AT, LABEL_LEN as u64);
-        if storage.is_some() {
-            // At once: it is listed again and durable, also for the next loss of power (P4).
-            file.sync(at, SLOT_LEN).map_err(io_error(file.path(), "sync"))?;
-        }
+        // On the disk, before a newer one can be there.
+        file.sync(at, SLOT_LEN).map_err(io_error(file.path(), "sync"))?;
+    }
+    for (file, at) in found.hopeless.iter().copied().map(slot) {
+        file.unseal(at, RECORD_LEN as u64);
+        file.sync(at, SLOT_LEN).map_err(io_error(file.path(), "sync"))?;
+    }
+    if let Some((number, id)) = found.leaving {
+        let (file, at) = slot(number);
+        file.write_sealed(at + LABEL_AT, &encode_label(id, ""));
     }
     for (file, at) in found.surplus.iter().copied().map(slot) {
         file.unseal(at, RECORD_LEN as u64);
+    }
+    for (number, _) in found.snapshots.iter().filter(|(_, place)| place.label_dirty) {
+        // Its page may look clean though a sync of it has failed.
+        let (file, at) = slot(*number);
+        file.redirty(at, SLOT_LEN);
     }
     let mut extents = found.extents;
     for (extents, file) in extents.iter_mut().zip(&files) {
@@ -428,10 +439,14 @@ impl Engine {
     fn uncover(&self) {
         let state = self.lock();
         let (head, hint) = (self.ring.head(), self.files[0].word64(HINT_AT));
-        // The last one may have been killed before it came to that. Never back: a hint names an id
-        // that has been given out.
-        if head.id() > Word::from_bits(hint.load(Ordering::Relaxed)).id() {
-            hint.store(head.bits(), Ordering::Relaxed);
+        // The last caretaker may have been killed before it came to that. And where ids go on at the
+        // floor, the hint is what tells the next opening of this boot, should nothing be saved: so it
+        // names the last id that may have been given out, with or without a record, and never goes
+        // back.
+        let last = state.next_id - 1;
+        if last > Word::from_bits(hint.load(Ordering::Relaxed)).id() {
+            let word = if head.id() == last { head } else { Word::new(last, 0) };
+            hint.store(word.bits(), Ordering::Relaxed);
             // Release: as in `publish`.
             self.files[0].word(WAKE_AT).fetch_add(1, Ordering::Release);
         }

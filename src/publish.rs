@@ -109,12 +109,14 @@ impl Engine {
         self.flusher.wake_if_idle(state);
     }
 
-    /// Unlists what is too many: the oldest that no label keeps.
+    /// Unlists what is too many: the oldest that no label keeps, never the newest. Power lost while
+    /// labels moved may have left labels for all others.
     fn trim(&self, state: &mut State) {
         while state.listed.len() > self.options.ring as usize {
             let oldest = state
                 .listed
                 .iter()
+                .skip(1)
                 .rev()
                 .copied()
                 .find(|n| state.places[usize::from(*n)].label.is_none());

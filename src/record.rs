@@ -261,6 +261,11 @@ pub(crate) fn has_left(b: &[u8; LABEL_LEN], id: u64) -> bool {
     is_sealed(b) && u64::from_le_bytes(get(b, 0)) == id && b[8] == 0
 }
 
+/// Whether a label note of snapshot `id` has been written there, sealed or not.
+pub(crate) fn is_label_of(b: &[u8; LABEL_LEN], id: u64) -> bool {
+    u64::from_le_bytes(get(b, 0)) == id
+}
+
 /// The label of snapshot `id`, if the note is whole and that snapshot's.
 pub(crate) fn decode_label(b: &[u8; LABEL_LEN], id: u64) -> Option<String> {
     if !is_sealed(b) || u64::from_le_bytes(get(b, 0)) != id {

@@ -19,7 +19,7 @@ use crate::{
     mutants::Mutant,
     record::{
         DurableNote, Extent, LABEL_AT, LABEL_LEN, NOTE_AT, NOTE_LEN, RECORD_LEN, Record, SLOT_LEN,
-        decode_label, has_left, seal_of,
+        decode_label, has_left, is_label_of, seal_of,
     },
     ring::{MAX_ID, Word},
     schema::Layout,
@@ -53,9 +53,16 @@ pub(crate) struct Survey {
     pub(crate) twins: Vec<(u16, u16, Place)>,
     /// Sealed places that nothing retains: their seals are to be broken.
     pub(crate) surplus: Vec<u16>,
+    /// Sealed places that hold nothing whole: their seals are to be broken, on the disk as well,
+    /// lest a later opening, which need not check them, lists them or takes blocks for theirs.
+    pub(crate) hopeless: Vec<u16>,
+    /// The newest on the disk, which is not listed: the note that says so is yet to be written.
+    pub(crate) leaving: Option<(u16, u64)>,
     /// It had left the ring and is the newest again, power having been lost: its note is to go.
     pub(crate) relisted: Option<u16>,
     pub(crate) next_id: u64,
+    /// The newest was written before this boot.
+    after_boot: bool,
     pub(crate) recovery: Recovery,
 }
 
@@ -82,8 +89,11 @@ pub(crate) fn survey(ground: &Ground<'_>) -> Survey {
         snapshots: Vec::new(),
         twins: Vec::new(),
         surplus: Vec::new(),
+        hopeless: Vec::new(),
+        leaving: None,
         relisted: None,
         next_id: 1,
+        after_boot: false,
         recovery: Recovery::default(),
     };
     // Ids that may have been given out, as far as what names them can be believed.
@@ -189,6 +199,13 @@ impl Survey {
         };
         if let Err(reason) = passed {
             release(extents, &slot);
+            // Where the text of another layout is what is wrong, programs of that layout may still
+            // be able to read it.
+            let foreign = slot.record.layout != ground.layout.fingerprint;
+            let in_place = foreign && slot.place.schema_run.is_some();
+            if !in_place || looks.has_text(ground, file, &slot) {
+                self.hopeless.push(slot.number);
+            }
             return reject(reason);
         }
         slot.place.durable |= slot.doubtful;
@@ -212,6 +229,9 @@ impl Survey {
             // The side's own from now on: never released.
             *schema = Some(slot.record.schema);
             slot.place.schema_run = None;
+        }
+        if self.snapshots.is_empty() {
+            self.after_boot = slot.record.boot != ground.boot;
         }
         self.snapshots.push((slot.number, slot.place));
         Ok(())
@@ -256,16 +276,17 @@ impl Survey {
         let next_id = if self.recovery.clean {
             clean.max(highest + 1)
         } else if same_boot {
-            // Every id that was given out still has its record, in the page cache at least: the
-            // newest is always retained.
-            highest + 1
+            // Every id that was given out since the floor was written still has its record, in the
+            // page cache at least: the newest is always retained. Those before it were lower than
+            // what it was raised from: the power may have gone and taken their records.
+            (highest + 1).max(floor.saturating_sub(FLOOR_STEP))
         } else {
             floor.max(highest + 1)
         };
         next_id.clamp(1, MAX_ID)
     }
 
-    /// Lists what the ring has room for. What is unlisted at once is not worth listing: the ring is
+    /// Lists what the ring has room for. After a kill, what is unlisted at once is not worth listing: the ring is
     /// full of newer ones. But the newest on the disk stays, unlisted (P4).
     fn choose_listed(&mut self, ground: &Ground<'_>) {
         // One that had left the ring is the newest again where power was lost: then it is listed.
@@ -276,12 +297,18 @@ impl Survey {
             self.relisted = Some(*number);
         }
         let steady = self.snapshots.iter().position(|(_, place)| place.durable);
-        for at in not_to_list(&self.snapshots, ground.ring as usize).into_iter().rev() {
+        // Where power was lost, some that had left may be back, and in whose place they would be
+        // cannot be told: all are listed, until the next snapshot is (P4).
+        let ring = if self.after_boot { usize::MAX } else { ground.ring as usize };
+        for at in not_to_list(&self.snapshots, ring).into_iter().rev() {
             let place = &mut self.snapshots[at].1;
             self.recovery.unverified.retain(|id| id.get() != place.id);
             self.recovery.other_layout.retain(|(id, _)| id.get() != place.id);
             if steady == Some(at) {
                 place.listed = false;
+                if !place.left {
+                    self.leaving = Some((self.snapshots[at].0, self.snapshots[at].1.id));
+                }
                 continue;
             }
             let (number, place) = self.snapshots.remove(at);
@@ -391,6 +418,8 @@ fn read_slot(
         redirty: !durable && !earlier,
         label: decode_label(&label, record.id).map(Into::into),
         left: has_left(&label, record.id),
+        // A note, or what is left of one, that may not have reached the disk.
+        label_dirty: is_label_of(&label, record.id),
         ..Place::found(&record, seal)
     };
     let doubtful = earlier && !durable;
@@ -452,12 +481,12 @@ fn release(extents: &mut Extents, slot: &Slot) {
 }
 
 /// Which of the snapshots (newest first) are not to be listed: those that had left the ring, and
-/// of the others the oldest unlabelled, as far as they are more than a ring holds.
+/// of the others the oldest unlabelled but for the newest, as far as they are more than a ring holds.
 fn not_to_list(snapshots: &[(u16, Place)], ring: usize) -> Vec<usize> {
     let left = |i: &usize| snapshots[*i].1.left;
     let mut picked: Vec<usize> = (0..snapshots.len()).filter(left).collect();
     let excess = (snapshots.len() - picked.len()).saturating_sub(ring);
-    let oldest_first = (0..snapshots.len()).rev().filter(|i| !left(i));
+    let oldest_first = (1..snapshots.len()).rev().filter(|i| !left(i));
     picked.extend(oldest_first.filter(|i| snapshots[*i].1.label.is_none()).take(excess));
     picked.sort_unstable();
     picked

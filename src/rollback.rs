@@ -174,10 +174,10 @@ impl Engine {
         if os::forked() {
             return Err(RollbackError::Forked);
         }
+        let early = self.head_id();
+        gap();
         let inside = Inside::enter(self).ok_or(RollbackError::Reentrant)?;
         let (moving, now, memento, making) = loop {
-            let early = self.head_id();
-            gap();
             let moving = self.begin_move().ok_or(RollbackError::Reentrant)?;
             // Refusals ...
             let now = if Mutant::CompareThenLock.is_on() { early } else { self.head_id() };

@@ -7,6 +7,7 @@
 //! Names and lengths reach it by a sync, or by chance in the order in which they changed.
 
 use std::{
+    cell::RefCell,
     collections::BTreeMap,
     fmt, io,
     path::{Path, PathBuf},
@@ -84,6 +85,14 @@ pub enum Call {
     Store,
 }
 
+impl Call {
+    /// Whether it is to bring something to the disk.
+    fn is_sync(self) -> bool {
+        use Call::{Sync, SyncAll, SyncFloor, SyncHeader, SyncNames};
+        matches!(self, Sync | SyncHeader | SyncAll | SyncNames | SyncFloor)
+    }
+}
+
 /// Makes calls fail.
 #[derive(Debug, Clone, Copy)]
 pub struct Fault {
@@ -97,15 +106,18 @@ pub struct Fault {
     pub for_ever: bool,
 }
 
+/// A page's bytes. What is not changed is shared among the copies of a disk.
+type Page = Arc<[u8; PAGE]>;
+
+/// A file. Its length may end inside its last page.
 struct File {
+    /// Mapped memory, with the cache's bytes; as long as the file at least.
     map: Option<Arc<MmapRaw>>,
-    /// Bytes that have been asked to be mapped.
-    span: usize,
     len: u64,
     disk_len: u64,
-    disk: Vec<u8>,
+    disk: Vec<Page>,
     /// What memory held when each page was last clean.
-    clean: Vec<u8>,
+    clean: Vec<Page>,
     /// Pages stored anew without another content.
     redirtied: Vec<bool>,
 }
@@ -123,6 +135,7 @@ struct Inner {
     random: Random,
     faults: Vec<Fault>,
     failed: u64,
+    failed_syncs: u64,
     capacity: u64,
     locked: bool,
     steps: u64,
@@ -155,6 +168,7 @@ impl Disk {
             random: Random::new(seed ^ 0x5157),
             faults: Vec::new(),
             failed: 0,
+            failed_syncs: 0,
             capacity: u64::MAX,
             locked: false,
             steps: 0,
@@ -173,6 +187,11 @@ impl Disk {
         self.inner.lock().failed
     }
 
+    /// Syncs that failed so far.
+    pub fn failed_syncs(&self) -> u64 {
+        self.inner.lock().failed_syncs
+    }
+
     /// What is done at every call and after every store from now on: the process may be killed
     /// there, the disk may write out, another thread may come by. The deed's own calls pass it.
     pub fn at_each_step(&self, deed: Option<Box<dyn FnMut(Call) + Send>>) {
@@ -187,6 +206,17 @@ impl Disk {
     /// The most bytes that all files may have together.
     pub fn set_capacity(&self, bytes: u64) {
         self.inner.lock().capacity = bytes;
+    }
+
+    /// Whether there is such a limit.
+    pub fn is_limited(&self) -> bool {
+        self.inner.lock().capacity < u64::MAX
+    }
+
+    /// Bytes of a file; none where there is no such file.
+    pub fn len(&self, name: &str) -> u64 {
+        let inner = self.inner.lock();
+        inner.names.get(name).map_or(0, |file| inner.files[*file].len)
     }
 
     /// The system writes some dirty pages out, whole, in any order: each with a chance of one in
@@ -206,8 +236,7 @@ impl Disk {
         let inner = self.inner.lock();
         let mut copy = inner.copy();
         for (new, old) in copy.files.iter_mut().zip(&inner.files) {
-            new.load(&old.memory());
-            new.clean.clone_from(&old.clean);
+            new.take_memory(old);
             new.redirtied.clone_from(&old.redirtied);
         }
         self.with(copy)
@@ -227,28 +256,30 @@ impl Disk {
         }
         copy.floor = copy.disk_floor;
         for (new, old) in copy.files.iter_mut().zip(&inner.files) {
-            new.len = if random.one_in(2) { old.len } else { old.disk_len };
-            new.disk_len = new.len;
-            new.disk.resize(new.len as usize, 0);
-            let memory = old.memory();
-            let all_or_some = random.below(4);
-            for page in old.dirty(0..usize::MAX) {
-                for at in (page * PAGE..(page + 1) * PAGE).step_by(SECTOR) {
-                    let reached = match all_or_some {
+            let len = if random.one_in(2) { old.len } else { old.disk_len };
+            new.set_len(len);
+            new.disk_len = len;
+            // None, all, few, half or most of what is dirty.
+            let (few, most) = (random.below(6), 1 + random.below(8));
+            for page in old.dirty(0..new.pages()) {
+                let (bytes, _) = old.page(page);
+                let mut torn = *new.disk[page];
+                for at in (0..PAGE).step_by(SECTOR) {
+                    let reached = match few {
                         0 => false,
                         1 => true,
+                        2 => random.one_in(most),
+                        3 => !random.one_in(most),
                         _ => random.one_in(2),
                     };
-                    let sector = at..at + SECTOR;
-                    if reached && sector.end <= new.disk.len() && sector.end <= memory.len() {
-                        new.disk[sector.clone()].copy_from_slice(&memory[sector]);
+                    if reached {
+                        torn[at..at + SECTOR].copy_from_slice(&bytes[at..at + SECTOR]);
                     }
                 }
+                new.disk[page] = Arc::new(torn);
             }
-            let disk = std::mem::take(&mut new.disk);
-            new.load(&disk);
-            new.redirtied.fill(false);
-            new.disk = disk;
+            new.clean.clone_from(&new.disk);
+            new.take_disk();
         }
         self.with(copy)
     }
@@ -262,7 +293,13 @@ impl Disk {
     /// A file's bytes as the disk has them.
     pub fn disk_bytes(&self, name: &str) -> Option<Vec<u8>> {
         let inner = self.inner.lock();
-        inner.names.get(name).map(|file| inner.files[*file].disk.clone())
+        inner.names.get(name).map(|file| {
+            let file = &inner.files[*file];
+            let mut bytes =
+                file.disk.iter().flat_map(|page| page.iter().copied()).collect::<Vec<_>>();
+            bytes.truncate(file.disk_len as usize);
+            bytes
+        })
     }
 
     /// Changes a file's bytes, in the cache and on the disk: damage, or a forgery.
@@ -270,12 +307,19 @@ impl Disk {
         let mut inner = self.inner.lock();
         let Some(file) = inner.names.get(name).copied() else { return };
         let file = &mut inner.files[file];
-        let mut memory = file.memory();
-        if let Some(there) = memory.get_mut(at..at + bytes.len()) {
-            there.copy_from_slice(bytes);
-            file.load(&memory);
-            file.disk = memory;
+        if at + bytes.len() <= file.len as usize {
+            file.store(bytes, at);
+            for page in at / PAGE..(at + bytes.len()).div_ceil(PAGE) {
+                file.write_out(page);
+            }
         }
+    }
+
+    /// A file is lost, name and all.
+    pub fn lose(&self, name: &str) {
+        let mut inner = self.inner.lock();
+        inner.names.remove(name);
+        inner.disk_names = vec![inner.names.clone()];
     }
 
     fn with(&self, inner: Inner) -> Disk {
@@ -308,12 +352,13 @@ impl Disk {
             inner.faults.remove(at);
         }
         inner.failed += 1;
+        inner.failed_syncs += u64::from(call.is_sync());
         Err(io::Error::from_raw_os_error(errno))
     }
 }
 
 impl Inner {
-    /// The same disk without its memory, its deeds and its faults.
+    /// The same disk without its memory, its deeds, its faults and its limit.
     fn copy(&self) -> Inner {
         Inner {
             files: self.files.iter().map(File::copy).collect(),
@@ -325,7 +370,8 @@ impl Inner {
             random: self.random.clone(),
             faults: Vec::new(),
             failed: 0,
-            capacity: self.capacity,
+            failed_syncs: 0,
+            capacity: u64::MAX,
             locked: false,
             steps: 0,
             hook: None,
@@ -333,11 +379,26 @@ impl Inner {
     }
 }
 
+/// A page of zeros.
+fn blank() -> Page {
+    thread_local! {
+        static BLANK: Page = Arc::new([0; PAGE]);
+    }
+    BLANK.with(Arc::clone)
+}
+
+thread_local! {
+    /// Mappings that nobody uses any more: making one costs more than a whole run on it.
+    static SPARE: RefCell<Vec<Arc<MmapRaw>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The shortest mapping that is made.
+const SPAN: usize = 256 << 10;
+
 impl File {
     fn new() -> File {
         File {
             map: None,
-            span: 0,
             len: 0,
             disk_len: 0,
             disk: Vec::new(),
@@ -346,16 +407,30 @@ impl File {
         }
     }
 
+    /// The same file without its memory.
     fn copy(&self) -> File {
         File {
             map: None,
-            span: self.span,
             len: self.len,
             disk_len: self.disk_len,
             disk: self.disk.clone(),
             clean: self.clean.clone(),
-            redirtied: Vec::new(),
+            redirtied: vec![false; self.redirtied.len()],
         }
+    }
+
+    /// Pages of the file.
+    fn pages(&self) -> usize {
+        (self.len as usize).div_ceil(PAGE)
+    }
+
+    /// The file is so long: what is new is zero.
+    fn set_len(&mut self, len: u64) {
+        self.len = len;
+        let pages = self.pages();
+        self.disk.resize_with(pages, blank);
+        self.clean.resize_with(pages, blank);
+        self.redirtied.resize(pages, false);
     }
 
     /// The cache's bytes, as long as the file.
@@ -378,22 +453,51 @@ impl File {
     /// A page of the cache, and where it lies in the file.
     fn page(&self, page: usize) -> ([u8; PAGE], std::ops::Range<usize>) {
         let mut bytes = [0; PAGE];
-        self.fetch(page * PAGE, &mut bytes);
-        (bytes, page * PAGE..((page + 1) * PAGE).min(self.len as usize))
+        let range = page * PAGE..((page + 1) * PAGE).min(self.len as usize);
+        self.fetch(range.start, &mut bytes[..range.len()]);
+        (bytes, range)
     }
 
-    /// Makes the cache these bytes.
-    fn load(&mut self, bytes: &[u8]) {
-        self.len = bytes.len() as u64;
-        self.redirtied.resize(bytes.len().div_ceil(PAGE), false);
-        self.clean.clear();
-        self.clean.extend_from_slice(bytes);
-        self.store(bytes, 0);
+    /// Whether a page of the cache is this.
+    fn holds(&self, page: usize, bytes: &[u8; PAGE]) -> bool {
+        let whole = (page + 1) * PAGE <= self.len as usize;
+        let Some(map) = self.map.as_ref().filter(|map| whole && map.len() >= (page + 1) * PAGE)
+        else {
+            return self.page(page).0 == *bytes;
+        };
+        let at = map.as_ptr().wrapping_add(page * PAGE);
+        // SAFETY: as many bytes are mapped from there, and nobody writes meanwhile: one thread, as
+        // above.
+        unsafe { std::slice::from_raw_parts(at, PAGE) == bytes }
+    }
+
+    /// Makes the cache what another file's is.
+    fn take_memory(&mut self, from: &File) {
+        let Some(from) = &from.map else { return };
+        let len = self.len as usize;
+        if self.grow_map(len).is_err() {
+            return;
+        }
+        let Some(to) = &self.map else { return };
+        assert!(from.len() >= len && to.len() >= len, "mappings are as long as their files");
+        // SAFETY: both are as long as that, as has just been asserted, and are two mappings; one
+        // thread, as above.
+        unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to.as_mut_ptr(), len) };
+    }
+
+    /// Makes the cache what the disk has.
+    fn take_disk(&mut self) {
+        for page in 0..self.pages() {
+            let bytes = self.disk[page].clone();
+            self.store(&*bytes, page * PAGE);
+        }
     }
 
     fn store(&mut self, bytes: &[u8], at: usize) {
         let span = self.map.as_ref().map_or(0, |map| map.len());
-        if span < at + bytes.len() && self.grow_map(at + bytes.len()).is_err() {
+        if span < at + bytes.len()
+            && self.grow_map((at + bytes.len()).max(self.len as usize)).is_err()
+        {
             return;
         }
         if let Some(map) = &self.map {
@@ -409,46 +513,74 @@ impl File {
         if self.map.as_ref().is_some_and(|map| map.len() >= span) {
             return Ok(());
         }
-        self.span = self.span.max(span).max(PAGE);
-        let new = Arc::new(MmapRaw::from(MmapMut::map_anon(self.span)?));
-        if let Some(old) = self.map.replace(new) {
-            let memory = File { map: Some(old), ..self.copy() }.memory();
+        let spare = SPARE.with_borrow_mut(|spare| {
+            let fits = spare.iter().position(|map| map.len() >= span);
+            fits.map(|at| spare.swap_remove(at))
+        });
+        let new = match spare {
+            Some(map) => map,
+            None => {
+                let span = span.max(SPAN).next_power_of_two();
+                Arc::new(MmapRaw::from(MmapMut::map_anon(span)?))
+            }
+        };
+        let memory = self.map.is_some().then(|| self.memory());
+        self.map = Some(new);
+        if let Some(memory) = memory {
             self.store(&memory, 0);
         }
         Ok(())
     }
 
+    /// Fills bytes of the cache with zeros.
+    fn clear(&mut self, bytes: std::ops::Range<usize>) {
+        for page in bytes.start / PAGE..bytes.end.div_ceil(PAGE) {
+            let from = bytes.start.max(page * PAGE);
+            let to = bytes.end.min((page + 1) * PAGE);
+            self.store(&[0; PAGE][..to - from], from);
+        }
+    }
+
     /// The dirty pages of these.
     fn dirty(&self, pages: std::ops::Range<usize>) -> Vec<usize> {
         let differs = |page: &usize| {
-            let (bytes, range) = self.page(*page);
             self.redirtied.get(*page).copied().unwrap_or(false)
-                || self.clean.get(range.clone()) != bytes.get(..range.len())
+                || self.clean.get(*page).is_none_or(|clean| !self.holds(*page, clean))
         };
-        let end = pages.end.min((self.len as usize).div_ceil(PAGE));
-        (pages.start..end).filter(differs).collect()
+        (pages.start..pages.end.min(self.pages())).filter(differs).collect()
     }
 
     /// The page as it is now is on the disk.
     fn write_out(&mut self, page: usize) {
-        let range = self.mark_clean(page);
-        if self.disk.len() < range.end {
-            self.disk.resize(range.end, 0);
+        self.mark_clean(page);
+        if let (Some(disk), Some(clean)) = (self.disk.get_mut(page), self.clean.get(page)) {
+            disk.clone_from(clean);
         }
-        self.disk[range.clone()].copy_from_slice(&self.clean[range]);
     }
 
     /// The page counts as written out.
-    fn mark_clean(&mut self, page: usize) -> std::ops::Range<usize> {
-        let (bytes, range) = self.page(page);
-        if self.clean.len() < range.end {
-            self.clean.resize(range.end, 0);
+    fn mark_clean(&mut self, page: usize) {
+        let (bytes, _) = self.page(page);
+        if let Some(clean) = self.clean.get_mut(page) {
+            *clean = Arc::new(bytes);
         }
-        self.clean[range.clone()].copy_from_slice(&bytes[..range.len()]);
         if let Some(redirtied) = self.redirtied.get_mut(page) {
             *redirtied = false;
         }
-        range
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        if let Some(map) = self.map.take().filter(|map| Arc::strong_count(map) == 1) {
+            // A thread that is ending keeps none.
+            _ = SPARE.try_with(|spare| {
+                let mut spare = spare.borrow_mut();
+                if spare.len() < 32 {
+                    spare.push(map);
+                }
+            });
+        }
     }
 }
 
@@ -571,6 +703,29 @@ struct SimFile {
     file: usize,
 }
 
+impl SimFile {
+    /// Writes pages out; where that fails, they look clean all the same.
+    fn sync_pages(&self, call: Call, pages: std::ops::Range<usize>) -> io::Result<()> {
+        let outcome = self.disk.step(call);
+        let mut inner = self.disk.inner.lock();
+        let mut random = inner.random.clone();
+        let file = &mut inner.files[self.file];
+        for page in file.dirty(pages) {
+            // Of a sync that fails, some pages may have been written.
+            if outcome.is_ok() || random.one_in(4) {
+                file.write_out(page);
+            } else {
+                file.mark_clean(page);
+            }
+        }
+        if outcome.is_ok() {
+            file.disk_len = file.len;
+        }
+        inner.random = random;
+        outcome
+    }
+}
+
 impl RawFile for SimFile {
     fn len(&self) -> io::Result<u64> {
         Ok(self.disk.inner.lock().files[self.file].len)
@@ -605,11 +760,13 @@ impl RawFile for SimFile {
             return Err(io::Error::from_raw_os_error(libc::ENOSPC));
         }
         let file = &mut inner.files[self.file];
-        file.len = file.len.max(to);
-        let len = file.len as usize;
-        file.clean.resize(len, 0);
-        file.redirtied.resize(len.div_ceil(PAGE), false);
-        file.grow_map(len)
+        let from = file.len as usize;
+        if to > file.len {
+            file.set_len(to);
+            file.grow_map(to as usize)?;
+            file.clear(from..to as usize);
+        }
+        Ok(())
     }
 
     fn map(&self, span: usize) -> io::Result<Arc<MmapRaw>> {
@@ -620,24 +777,8 @@ impl RawFile for SimFile {
     }
 
     fn sync_range(&self, _: &MmapRaw, from: usize, len: usize) -> io::Result<()> {
-        let outcome = self.disk.step(if from < PAGE { Call::SyncHeader } else { Call::Sync });
-        let mut inner = self.disk.inner.lock();
-        let mut random = inner.random.clone();
-        let file = &mut inner.files[self.file];
-        let pages = from / PAGE..(from + len).div_ceil(PAGE);
-        for page in file.dirty(pages) {
-            // Of a sync that fails, some pages may have been written.
-            if outcome.is_ok() || random.one_in(4) {
-                file.write_out(page);
-            } else {
-                file.mark_clean(page);
-            }
-        }
-        if outcome.is_ok() {
-            file.disk_len = file.len;
-        }
-        inner.random = random;
-        outcome
+        let call = if from < PAGE { Call::SyncHeader } else { Call::Sync };
+        self.sync_pages(call, from / PAGE..(from + len).div_ceil(PAGE))
     }
 
     fn redirtied(&self, from: u64, len: u64) {
@@ -651,17 +792,11 @@ impl RawFile for SimFile {
     }
 
     fn sync_all(&self) -> io::Result<()> {
-        self.disk.step(Call::SyncAll)?;
-        let mut inner = self.disk.inner.lock();
-        let file = &mut inner.files[self.file];
-        for page in file.dirty(0..usize::MAX) {
-            file.write_out(page);
-        }
-        file.disk_len = file.len;
-        Ok(())
+        self.sync_pages(Call::SyncAll, 0..usize::MAX)
     }
 
-    fn stored(&self) {
+    fn stored(&self, from: u64, len: u64) {
+        self.redirtied(from, len);
         _ = self.disk.step(Call::Store);
     }
 }

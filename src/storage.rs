@@ -96,7 +96,7 @@ pub(crate) trait RawFile: fmt::Debug + Send + Sync {
 
     /// Bytes have been stored into the mapping.
     #[cfg(feature = "campaign")]
-    fn stored(&self) {}
+    fn stored(&self, _from: u64, _len: u64) {}
 
     /// Returns when the whole file, its length included, is on the disk.
     fn sync_all(&self) -> io::Result<()>;

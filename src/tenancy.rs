@@ -12,6 +12,7 @@ use crate::{
     engine::{Engine, State, Unasked},
     header::{Side, WAKE_AT},
     lease::Leases,
+    mutants::Mutant,
     os,
     sync::MutexGuard,
 };
@@ -27,7 +28,9 @@ impl Engine {
     /// L2: whether a place that has left the ring was found without a lease after its seal was
     /// broken, so that no reader elsewhere can believe it any more.
     pub(crate) fn may_be_used_again(&self, state: &State, number: u16) -> bool {
-        self.leases.is_none() || state.places[usize::from(number)].unleased
+        self.leases.is_none()
+            || state.places[usize::from(number)].unleased
+            || Mutant::ReuseLeased.is_on()
     }
 
     /// Frees the places that nothing retains any more, if there are enough for a question, or the

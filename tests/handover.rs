@@ -15,7 +15,7 @@ use std::{
 use common::{
     Child, TempDir, World, child_role,
     hand::{LONG, goes_on, id, next, offered, ready, save, start, successor},
-    lock_of, open, open_with, report, small, thawed, world,
+    lock_of, newest, open, open_with, report, small, thawed, world,
 };
 use snapring::{Event, HandOverError, HeldBy, OpenError, Reader, RollbackError, SaveError};
 
@@ -431,6 +431,7 @@ fn a_last_save_that_comes_too_late_is_refused() {
     HANDED.store(true, Ordering::Relaxed);
     panicking.join().expect_err("it panics");
     drop(armed);
+    assert_eq!(newest(&dir).expect("a snapshot").0, 3, "it wrote into another's files");
     goes_on(&new);
     drop(new);
     assert_eq!(successor(&dir, LONG).expect("free").resume().expect("whole"), Some(world(4)));

@@ -7,6 +7,7 @@
 // Each test binary uses its own share.
 #![allow(dead_code, unused_imports)]
 
+mod block;
 mod child;
 mod document;
 mod failing;
@@ -19,6 +20,7 @@ mod reader;
 pub(crate) mod state;
 mod victim;
 
+pub(crate) use block::{Block, LAST, blocks, leased, read_in, reader, whole};
 pub(crate) use child::{Child, child_role, report};
 pub(crate) use document::{Table, table};
 pub(crate) use failing::Failing;

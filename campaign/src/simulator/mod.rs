@@ -1,0 +1,13 @@
+#![forbid(unsafe_code)]
+//! The engine on a simulated disk, against a slow and obvious model: one seed, one run, always the
+//! same.
+
+mod image;
+mod ledger;
+mod life;
+mod originator;
+mod play;
+mod seed;
+
+pub(crate) use life::Counts;
+pub(crate) use seed::{hush_moods, run};
