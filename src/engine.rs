@@ -16,10 +16,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    thread::ThreadId,
 };
-
-use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::{
     error::MementoError,
@@ -38,6 +35,7 @@ use crate::{
     schema::{Fingerprint, Layout},
     session::Scratch,
     storage::Storage,
+    sync::{Condvar, Mutex, MutexGuard, ThreadId},
 };
 
 /// How far the id floor is raised at a time.

@@ -22,8 +22,6 @@ use std::{
     time::Instant,
 };
 
-use parking_lot::{Condvar, Mutex};
-
 use crate::{
     engine::{Engine, FLOOR_STEP, Place, State},
     error::{FlushError, SaveError},
@@ -34,6 +32,7 @@ use crate::{
     mutants::Mutant,
     options::Durability,
     record::{DurableNote, Extent, NOTE_AT, SLOT_LEN},
+    sync::{Condvar, Mutex},
 };
 
 /// Bytes flushed in one go, where a snapshot is not larger by itself.
@@ -419,7 +418,8 @@ impl Engine {
         between: &mut dyn FnMut(),
     ) -> Result<(), (Side, io::Error)> {
         for (side, extent) in &batch.redirty {
-            self.files[side.index()].redirty(extent.offset, extent.len);
+            let file = &self.files[side.index()];
+            file.redirty(extent.offset, extent.len).map_err(|e| (*side, e))?;
         }
         if self.flusher.waits() {
             for side in Side::BOTH {

@@ -5,8 +5,6 @@
 
 use std::sync::atomic::Ordering;
 
-use parking_lot::MutexGuard;
-
 use crate::{
     clock,
     engine::{Engine, FLOOR_STEP, Place, State, Use, blocks_for},
@@ -18,6 +16,7 @@ use crate::{
     ring::{MAX_ID, Word},
     session::{Scratch, Written},
     space::Making,
+    sync::{MutexGuard, current},
     tenancy::PATIENCE,
 };
 
@@ -43,7 +42,7 @@ impl Contents {
 impl Engine {
     /// Waits until no other thread is rolling back.
     fn settle(&self, state: &mut MutexGuard<'_, State>) {
-        while state.mover.is_some_and(|mover| mover != std::thread::current().id()) {
+        while state.mover.is_some_and(|mover| mover != current().id()) {
             self.settled.wait(state);
         }
     }
@@ -201,7 +200,7 @@ impl Engine {
     /// Rolling back starts: nobody else moves the head until [`Moving`] is dropped. `None` if this
     /// very thread is at it.
     pub(crate) fn begin_move(&self) -> Option<Moving<'_>> {
-        let me = std::thread::current().id();
+        let me = current().id();
         let mut state = self.lock();
         while let Some(mover) = state.mover {
             if mover == me {

@@ -119,7 +119,7 @@ impl Engine {
         let mut state = self.lock();
         let found = self.find(&state, id);
         if Mutant::HoldWithoutLock.is_on() {
-            parking_lot::MutexGuard::unlocked(&mut state, gap);
+            crate::sync::MutexGuard::unlocked(&mut state, gap);
         }
         match found {
             Some(n) => {

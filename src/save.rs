@@ -36,6 +36,12 @@ impl Room for Fixed {
     }
 }
 
+#[cfg(shuttle)]
+shuttle::thread_local! {
+    static INSIDE: RefCell<Vec<usize>> = RefCell::new(Vec::new());
+}
+
+#[cfg(not(shuttle))]
 thread_local! {
     /// The engines that this thread is inside of, by address.
     static INSIDE: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };

@@ -3,8 +3,6 @@
 //!
 //! Knows blocks and who retains what. What is written there is for `save.rs`.
 
-use parking_lot::MutexGuard;
-
 use crate::{
     clock,
     engine::{Engine, Place, State, Use, blocks_for},
@@ -17,6 +15,7 @@ use crate::{
     record::{LABEL_AT, RECORD_LEN, encode_label},
     ring::Word,
     session::Scratch,
+    sync::MutexGuard,
     tenancy::PATIENCE,
 };
 

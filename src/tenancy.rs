@@ -7,8 +7,6 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use parking_lot::MutexGuard;
-
 use crate::{
     clock,
     engine::{Engine, State, Unasked},
@@ -16,6 +14,7 @@ use crate::{
     lease::Leases,
     mutants::Mutant,
     os,
+    sync::MutexGuard,
 };
 
 /// Bytes that may wait for the sake of one question in a turn of the ring; more of them ask sooner.
