@@ -186,7 +186,7 @@ impl Engine {
         };
         let depth = self.options.max_depth;
         let mut buffer = std::mem::take(&mut scratch.buffer);
-        let mut cap = (last + last / 8).max(FUSE_FROM).min(MAX_ARCHIVE) as usize;
+        let mut cap = (last + last / 8).clamp(FUSE_FROM, MAX_ARCHIVE) as usize;
         let outcome = loop {
             if buffer.len() < cap {
                 buffer.resize(cap, 0);
