@@ -57,6 +57,19 @@ pub fn sides<T: Snapshot>(caretaker: &Caretaker<T>) -> Vec<(u64, usize)> {
     state.listed.iter().map(|n| (state.places[usize::from(*n)].id, side(n))).collect()
 }
 
+/// Where a listed snapshot lies: the number of its place, by which readers lease it, its side, and
+/// its archive's offset and length.
+pub fn place<T: Snapshot>(
+    caretaker: &Caretaker<T>,
+    id: crate::SnapshotId,
+) -> Option<(usize, usize, u64, u64)> {
+    let engine = caretaker.engine();
+    let state = engine.lock();
+    let n = engine.find(&state, id)?;
+    let root = state.places[n].root;
+    Some((n, engine.side_of(n).index(), root.offset, root.len))
+}
+
 /// Bytes of memory under a file's name.
 #[derive(Debug)]
 struct Plain(Arc<MmapRaw>);

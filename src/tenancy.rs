@@ -13,7 +13,7 @@ use crate::{
     clock,
     engine::{Engine, State, Unasked},
     header::{Side, WAKE_AT},
-    lease::Leases,
+    mutants::Mutant,
     os,
 };
 
@@ -28,7 +28,9 @@ impl Engine {
     /// L2: whether a place that has left the ring was found without a lease after its seal was
     /// broken, so that no reader elsewhere can believe it any more.
     pub(crate) fn may_be_used_again(&self, state: &State, number: u16) -> bool {
-        self.leases.is_none() || state.places[usize::from(number)].unleased
+        self.leases.is_none()
+            || state.places[usize::from(number)].unleased
+            || Mutant::ReuseLeased.is_on()
     }
 
     /// Frees the places that nothing retains any more, if there are enough for a question, or the
@@ -70,7 +72,7 @@ impl Engine {
     /// Whether a reader is there, in any process. Sees to it that leases show from about when they
     /// were taken.
     pub(crate) fn has_readers(&self) -> bool {
-        let present = self.leases.as_ref().is_some_and(Leases::anybody);
+        let present = self.leases.as_ref().is_some_and(|leases| leases.anybody());
         if present {
             self.ask_for_leases(&mut self.lock());
         }
@@ -103,7 +105,9 @@ impl Engine {
         }
         *patience -= 1;
         self.wake_readers();
-        MutexGuard::unlocked(state, || std::thread::sleep(PAUSE));
+        if let Some(leases) = &self.leases {
+            MutexGuard::unlocked(state, || leases.pause(PAUSE));
+        }
         self.reclaim(state, side);
         true
     }

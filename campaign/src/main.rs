@@ -24,6 +24,7 @@ use campaigns::{ALL, Campaign};
 use lexopt::prelude::*;
 use run::Run;
 use serde_json::Value;
+use snapring::campaign::Mutant;
 
 /// What the command line asks for.
 #[derive(Debug, Default)]
@@ -35,6 +36,7 @@ struct Args {
     seed: Option<u64>,
     json: Option<PathBuf>,
     dir: Option<PathBuf>,
+    broken: Option<Mutant>,
 }
 
 fn main() -> ExitCode {
@@ -74,6 +76,11 @@ fn parse() -> Result<Args, lexopt::Error> {
             Long("seed") => args.seed = Some(parser.value()?.parse()?),
             Long("json") => args.json = Some(parser.value()?.into()),
             Long("dir") => args.dir = Some(parser.value()?.into()),
+            Long("break") => {
+                let name = parser.value()?.string()?;
+                let broken = Mutant::from_name(&name);
+                args.broken = Some(broken.ok_or_else(|| format!("no rule is called {name}"))?);
+            }
             Value(name) if args.campaign.is_none() => args.campaign = Some(name.string()?),
             _ => return Err(arg.unexpected()),
         }
@@ -94,6 +101,7 @@ promise did not hold. Without a failure in n tries the true rate is below 3/n, 9
   --seed S       draw from this seed; each run prints its own
   --json FILE    write what came of it there
   --dir DIR      put the files that are to lie on a disk there (default: the temporary directory)
+  --break RULE   break a rule of the engine's first, and stop at the first failure; `mutants` lists them
   --help         after a campaign's name: what it does and what it covers
 
   all            every campaign, one after the other
@@ -124,6 +132,10 @@ fn one(campaign: &'static Campaign, args: &Args) -> ExitCode {
     });
     let dir = args.dir.clone().unwrap_or_else(std::env::temp_dir);
     let mut run = Run::new(campaign, count, seed, &dir);
+    if let Some(mutant) = args.broken {
+        mutant.break_rule();
+        run.stop_at_once();
+    }
     if let Err(error) = (campaign.run)(&mut run) {
         run.fail(format!("the campaign itself broke: {error}"));
     }

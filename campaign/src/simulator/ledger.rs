@@ -97,7 +97,7 @@ fn label_number(text: Option<&str>) -> Option<u8> {
 /// The number of a memento's state; what is wrong if it holds a mixture.
 pub(crate) fn number_of<T: Originator>(memento: &Memento<T>) -> Result<u64, String> {
     T::number_in(memento.archived())
-        .ok_or_else(|| format!("P1: {} holds a mixture: {:?}", memento.id(), memento.thaw()))
+        .ok_or_else(|| format!("P1: {} holds a mixture", memento.id()))
 }
 
 /// Everything listed, newest first.
