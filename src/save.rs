@@ -146,6 +146,7 @@ impl Engine {
         scratch.buffer = buffer;
         match written {
             Ok(written) => {
+                making.file().stored(at, written.len as u64);
                 let contents = Contents {
                     len: written.len as u64,
                     crc: written.crc,

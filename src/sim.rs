@@ -787,6 +787,7 @@ impl RawFile for SimFile {
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
         self.disk.step(Call::Write)?;
         self.disk.inner.lock().files[self.file].store(bytes, at as usize);
+        self.redirtied(at, bytes.len() as u64);
         Ok(())
     }
 
