@@ -9,6 +9,7 @@ use crate::{
     caretaker::Caretaker,
     error::OpenError,
     file::{BLOCK, MappedFile},
+    history::RejectedSlot,
     header::{FLOOR_AT, FLOOR_LEN, Floor, HEADER_AT, HEADER_LEN, Header, Side, Uuid},
     open::open_on,
     options::Options,
@@ -129,10 +130,11 @@ pub struct Seen {
     /// The newest whole snapshot.
     pub chosen: Option<u64>,
     /// Every snapshot that would be listed, newest first: its id, side, and the extent of its
-    /// archive (offset and length). Those after the first have passed their record's checks alone.
-    pub listed: Vec<(u64, usize, u64, u64)>,
+    /// archive (offset, length and checksum). Those after the first have passed their record's
+    /// checks alone.
+    pub listed: Vec<(u64, usize, u64, u64, u32)>,
     /// Slot pages that did not pass, with the reasons.
-    pub rejected: Vec<String>,
+    pub rejected: Vec<RejectedSlot>,
     /// Where ids go on.
     pub next_id: u64,
 }
@@ -201,9 +203,12 @@ impl Image {
         Seen {
             chosen: found.recovery.chosen.map(crate::SnapshotId::get),
             listed: listed
-                .map(|(n, p)| (p.id, usize::from(*n) / slots, p.root.offset, p.root.len))
+                .map(|(n, p)| {
+                    let root = p.root;
+                    (p.id, usize::from(*n) / slots, root.offset, root.len, root.crc)
+                })
                 .collect(),
-            rejected: found.recovery.rejected.iter().map(ToString::to_string).collect(),
+            rejected: found.recovery.rejected,
             next_id: found.next_id,
         }
     }

@@ -233,6 +233,17 @@ impl Disk {
         bytes
     }
 
+    /// The pages of a file that the system may write out, in order.
+    pub fn dirty(&self, name: &str) -> Vec<usize> {
+        let inner = self.inner.lock();
+        inner.names.get(name).map_or(Vec::new(), |file| inner.files[*file].dirty(0..usize::MAX))
+    }
+
+    /// The id floor in the lock file, as the disk has it.
+    pub fn lock_floor(&self) -> Vec<u8> {
+        self.inner.lock().disk_floor.to_vec()
+    }
+
     /// Whether there is such a limit.
     pub fn is_limited(&self) -> bool {
         self.inner.lock().capacity < u64::MAX

@@ -123,6 +123,11 @@ impl Run {
         }
     }
 
+    /// What has been counted so far.
+    pub(crate) fn facts(&self, name: &str) -> u64 {
+        self.facts.get(name).copied().unwrap_or(0)
+    }
+
     pub(crate) fn exit_code(&self) -> i32 {
         match (self.failed, self.tried) {
             (0, 0) => 77,

@@ -2,7 +2,9 @@
 
 use crate::run::Run;
 
+mod images;
 mod lives;
+mod mutants;
 mod power;
 mod simulate;
 mod steps;
@@ -25,4 +27,4 @@ pub(crate) struct Campaign {
 }
 
 pub(crate) static ALL: &[&Campaign] =
-    &[&simulate::CAMPAIGN, &lives::CAMPAIGN, &power::CAMPAIGN, &steps::CAMPAIGN];
+    &[&simulate::CAMPAIGN, &images::CAMPAIGN, &mutants::CAMPAIGN, &lives::CAMPAIGN, &power::CAMPAIGN, &steps::CAMPAIGN];

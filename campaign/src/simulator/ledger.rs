@@ -141,6 +141,17 @@ impl Ledger {
         self.listed.iter().chain(&self.leaving).max_by_key(|known| known.id)
     }
 
+    /// The number of what was published under an id.
+    pub(crate) fn number_of(&self, id: u64) -> Option<u64> {
+        self.number(id)
+    }
+
+    /// What an id that nothing was published under may hold: what is in the making, or was when a
+    /// crash came.
+    pub(crate) fn maybe(&self, _id: u64) -> Vec<u64> {
+        self.making.iter().chain(&self.ghosts).copied().collect()
+    }
+
     fn number(&self, id: u64) -> Option<u64> {
         self.published.iter().rev().find(|(known, _)| *known == id).map(|(_, number)| *number)
     }
@@ -279,11 +290,7 @@ impl Ledger {
             let must = match self.after {
                 _ if goes.contains(&known.id) => false,
                 After::Kill | After::Loss => true,
-                // A label that is not on the disk may be gone, and its snapshot with it.
-                After::Cut => {
-                    (known.durable || known.id <= self.durable)
-                        && (known.label.is_none() || known.noted)
-                }
+                After::Cut => self.must_outlive_a_cut(known),
             };
             let Some(one) = found.iter().find(|f| f.id == known.id) else {
                 if must {
@@ -331,6 +338,12 @@ impl Ledger {
             return Err(format!("P4: what is left is older than what was durable: {}", told()));
         }
         Ok(())
+    }
+
+    /// Whether a listed snapshot must be found after power is lost.
+    pub(crate) fn must_outlive_a_cut(&self, known: &Known) -> bool {
+        // A label that is not on the disk may be gone, and its snapshot with it.
+        (known.durable || known.id <= self.durable) && (known.label.is_none() || known.noted)
     }
 
     /// Where what was in the making is found, it has been published: then the oldest go for it.

@@ -7,7 +7,10 @@ mod ledger;
 mod life;
 mod originator;
 mod play;
+mod script;
 mod seed;
+mod subsets;
 
 pub(crate) use life::Counts;
-pub(crate) use seed::{hush_moods, run};
+pub(crate) use seed::{exhaust, hush_moods, images, run};
+pub(crate) use subsets::Tally;
