@@ -239,6 +239,11 @@ impl Disk {
         inner.names.get(name).map_or(Vec::new(), |file| inner.files[*file].dirty(0..usize::MAX))
     }
 
+    /// The boot's id, as in records.
+    pub fn boot(&self) -> [u8; 16] {
+        boot_id(self.inner.lock().boot)
+    }
+
     /// The id floor in the lock file, as the disk has it.
     pub fn lock_floor(&self) -> Vec<u8> {
         self.inner.lock().disk_floor.to_vec()
@@ -414,6 +419,13 @@ impl Inner {
             hook: None,
         }
     }
+}
+
+/// A boot's id.
+fn boot_id(boot: u64) -> [u8; 16] {
+    let mut id = [7; 16];
+    id[..8].copy_from_slice(&boot.to_le_bytes());
+    id
 }
 
 /// A page of zeros.
@@ -680,9 +692,7 @@ impl Storage for SimDirectory {
     }
 
     fn boot(&self) -> Uuid {
-        let mut id = [7; 16];
-        id[..8].copy_from_slice(&self.0.inner.lock().boot.to_le_bytes());
-        Uuid(id)
+        Uuid(self.0.boot())
     }
 
     fn random_id(&self) -> io::Result<Uuid> {

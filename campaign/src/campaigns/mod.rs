@@ -2,10 +2,13 @@
 
 use crate::run::Run;
 
+mod faults;
 mod images;
 mod lives;
 mod mutants;
 mod power;
+mod recovery;
+mod rot;
 mod simulate;
 mod steps;
 
@@ -27,4 +30,4 @@ pub(crate) struct Campaign {
 }
 
 pub(crate) static ALL: &[&Campaign] =
-    &[&simulate::CAMPAIGN, &images::CAMPAIGN, &mutants::CAMPAIGN, &lives::CAMPAIGN, &power::CAMPAIGN, &steps::CAMPAIGN];
+    &[&simulate::CAMPAIGN, &images::CAMPAIGN, &recovery::CAMPAIGN, &faults::CAMPAIGN, &rot::CAMPAIGN, &mutants::CAMPAIGN, &lives::CAMPAIGN, &power::CAMPAIGN, &steps::CAMPAIGN];

@@ -4,19 +4,19 @@
 use std::sync::Arc;
 
 use snapring::{
-    Durability, Options, SnapshotId,
+    Caretaker, Durability, Options, SnapshotId,
     campaign::{self, Disk},
 };
 
 use super::{
-    ledger::{Moving, label},
-    life::{Counts, Life, Mind, Watcher},
+    ledger::{Ledger, Moving, label},
+    life::{Life, Mind, Watcher},
     originator::{Originator, Plain},
     seed::Setting,
 };
 
 /// Cells of a state that takes 15 pages: with its slot page and the header page 17 are dirty.
-const LARGE: u64 = 7_600;
+pub(crate) const LARGE: u64 = 7_600;
 
 /// One thing that is done.
 #[derive(Debug, Clone, Copy)]
@@ -62,37 +62,97 @@ const SCRIPT: &[Act] = &[
     Act::Flush,
 ];
 
-/// Plays the script on a disk, watched at every step.
-pub(crate) fn play(disk: Disk, watcher: Watcher) -> Result<Counts, String> {
+/// The script's player.
+pub(crate) struct Script {
+    /// What is drawn, and what the states hold.
+    pub(crate) seed: u64,
+    /// Cells of a large state.
+    pub(crate) large: u64,
+    /// Calls to the disk may fail, and then what needs them does.
+    pub(crate) failing: bool,
+}
+
+/// What is there at the end.
+pub(crate) struct Played {
+    pub(crate) disk: Disk,
+    pub(crate) ledger: Ledger,
+    pub(crate) setting: Setting,
+}
+
+/// How the ring of the script is made.
+pub(crate) fn setting() -> Setting {
+    let max_file_size = 1 << 20;
     let options = Options::new()
         .ring(3)
         .durability(Durability::Background { within: std::time::Duration::from_secs(1) })
         .file_size(0)
-        .max_file_size(1 << 20);
-    let setting = Setting { options, ring: 3, sync: false, max_file_size: 1 << 20 };
-    let mut mind = Mind::new(7, setting.ring, false);
-    // Nothing else happens.
-    mind.quiet = u64::MAX;
-    mind.watcher = Some(watcher);
-    let mut life = Life::<Plain>::new(disk, &setting, mind);
-    open(&life)?;
-    for act in SCRIPT {
-        life.mind().ledger.begin();
-        let Some(caretaker) = life.caretaker() else { return Err("it is closed".to_owned()) };
-        match *act {
+        .max_file_size(max_file_size);
+    Setting { options, ring: 3, sync: false, max_file_size }
+}
+
+impl Script {
+    /// Plays the script on a disk, watched at every step.
+    pub(crate) fn play(&self, disk: Disk, watcher: Option<Watcher>) -> Result<Played, String> {
+        let setting = setting();
+        let mut mind = Mind::new(self.seed, setting.ring, false);
+        // Nothing else happens.
+        mind.quiet = u64::MAX;
+        mind.watcher = watcher;
+        let mut life = Life::<Plain>::new(disk, &setting, mind);
+        self.open(&life)?;
+        for act in SCRIPT {
+            life.mind().ledger.begin();
+            let Some(caretaker) = life.caretaker() else { return Err("it is closed".to_owned()) };
+            if matches!(act, Act::Reopen | Act::Close) {
+                drop(caretaker);
+                life = self.reopen(life, &setting, matches!(act, Act::Close))?;
+                continue;
+            }
+            let failed = life.disk.failed();
+            let done = self.act(*act, &life, &caretaker);
+            let mut mind = life.mind();
+            mind.hear();
+            mind.ledger.making.clear();
+            if let Err(wrong) = done {
+                // Failed syncs are told later, too.
+                if !self.failing || life.disk.failed() == 0 || wrong.starts_with('P') {
+                    return Err(format!("{act:?}: {wrong} ({failed} calls had failed)"));
+                }
+            }
+            mind.ledger.agree(&caretaker)?;
+            if let Some(wrong) = mind.failure.take() {
+                return Err(format!("{act:?}: {wrong}"));
+            }
+        }
+        let (disk, mind) = life.leave();
+        Ok(Played { disk, ledger: mind.ledger, setting })
+    }
+
+    fn act(
+        &self,
+        act: Act,
+        life: &Arc<Life<Plain>>,
+        caretaker: &Caretaker<Plain>,
+    ) -> Result<(), String> {
+        let back = |back: usize| {
+            let mind = life.mind();
+            mind.ledger.listed.get(back).or(mind.ledger.listed.last()).copied()
+        };
+        match act {
             Act::Save(cells) => {
+                let cells = if cells == LARGE { self.large } else { cells };
                 let number = life.mind().number(cells);
                 life.save(&Plain::of(number))?.ok_or("a save was refused")?;
             }
-            Act::RollBack(back) => {
-                let to = life.mind().ledger.listed[back];
+            Act::RollBack(to) => {
+                let to = back(to).ok_or("there is nothing")?;
                 life.mind().ledger.making.push(to.number);
                 let mut state = Plain::of(to.number);
                 let done = caretaker.rollback(&mut state, SnapshotId::new(to.id));
                 _ = done.map_err(|error| error.to_string())?;
             }
-            Act::Keep(back) => {
-                let to = life.mind().ledger.listed[back].id;
+            Act::Keep(to) => {
+                let to = back(to).ok_or("there is nothing")?.id;
                 life.mind().ledger.moving = Some(Moving { label: 0, to: Some(to) });
                 let kept = caretaker.keep(SnapshotId::new(to), &label(0));
                 kept.map_err(|error| error.to_string())?;
@@ -104,43 +164,60 @@ pub(crate) fn play(disk: Disk, watcher: Watcher) -> Result<Counts, String> {
                 life.mind().ledger.release(0);
             }
             Act::Flush => {
-                caretaker.flush().map_err(|error| error.to_string())?;
+                let flushed = caretaker.flush();
+                let failed = life.disk.failed_syncs() > life.failed_syncs();
+                if failed && flushed.is_ok() {
+                    return Err("P5: a sync failed, and flush said nothing".to_owned());
+                }
+                flushed.map_err(|error| error.to_string())?;
                 let mut mind = life.mind();
                 mind.ledger.listed.iter_mut().for_each(|known| known.noted = true);
             }
-            Act::Background => campaign::background(&caretaker),
-            Act::Reopen | Act::Close => {
-                drop(caretaker);
-                let Some(caretaker) = life.take() else { return Err("it is held".to_owned()) };
-                if matches!(act, Act::Close) {
-                    caretaker.close().map_err(|error| error.to_string())?;
-                    life.mind().hear();
-                } else {
-                    campaign::kill(caretaker);
-                }
-                let (disk, mind) = life.leave();
-                life = Life::new(disk, &setting, mind);
-                open(&life)?;
-                continue;
-            }
+            Act::Background => campaign::background(caretaker),
+            Act::Reopen | Act::Close => {}
         }
-        let mut mind = life.mind();
-        mind.hear();
-        mind.ledger.making.clear();
-        mind.ledger.agree(&caretaker)?;
-        if let Some(wrong) = mind.failure.take() {
-            return Err(format!("{act:?}: {wrong}"));
-        }
+        Ok(())
     }
-    let (_, mind) = life.leave();
-    Ok(mind.counts)
-}
 
-fn open(life: &Arc<Life<Plain>>) -> Result<(), String> {
-    life.watch();
-    let opened = life.open()?;
-    if let Some(wrong) = life.mind().failure.take() {
-        return Err(wrong);
+    fn reopen(
+        &self,
+        life: Arc<Life<Plain>>,
+        setting: &Setting,
+        close: bool,
+    ) -> Result<Arc<Life<Plain>>, String> {
+        let Some(caretaker) = life.take() else { return Err("it is held".to_owned()) };
+        if close {
+            let failed = life.disk.failed();
+            let closed = caretaker.close();
+            let failed =
+                life.disk.failed() > failed || life.disk.failed_syncs() > life.failed_syncs();
+            match closed {
+                Ok(_) if failed => {
+                    return Err("P5: a call failed, and close said nothing".to_owned());
+                }
+                Err(error) if !failed => return Err(format!("closing: {error}")),
+                _ => life.mind().hear(),
+            }
+        } else {
+            campaign::kill(caretaker);
+        }
+        let (disk, mind) = life.leave();
+        let life = Life::new(disk, setting, mind);
+        self.open(&life)?;
+        Ok(life)
     }
-    if opened { Ok(()) } else { Err("it cannot be opened".to_owned()) }
+
+    fn open(&self, life: &Arc<Life<Plain>>) -> Result<(), String> {
+        life.watch();
+        let mut opened = life.open()?;
+        if !opened && self.failing {
+            // The disk is mended, and nothing is lost.
+            life.mend_disk();
+            opened = life.open()?;
+        }
+        if let Some(wrong) = life.mind().failure.take() {
+            return Err(wrong);
+        }
+        if opened { Ok(()) } else { Err("it cannot be opened".to_owned()) }
+    }
 }

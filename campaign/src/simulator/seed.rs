@@ -13,10 +13,12 @@ use snapring::{
 };
 
 use super::{
+    image::Image,
     ledger::{After, Ledger},
     life::{Counts, Life, Mind, Watcher, caught, lock},
-    originator::{Moody, Originator, PANIC, Plain, amid_archiving},
+    originator::{Moody, Originator, PANIC, Plain, amid_archiving, undisturbed},
     play::Player,
+    script::{LARGE, Script},
     subsets::{Subsets, Tally},
 };
 
@@ -105,13 +107,43 @@ pub(crate) fn images(seed: u64, about: u64) -> (Report, Tally) {
     (report, tally)
 }
 
+/// The run of a seed, with recoveries of its disk crashed two and three deep, about so many times.
+/// Answers how often it was, by depth.
+pub(crate) fn recoveries(seed: u64, about: u64) -> (Report, [u64; 4]) {
+    let mut random = Random::new(seed);
+    let setting = Setting::of(&mut random);
+    let depths = Arc::new(Mutex::new([0; 4]));
+    let (counting, options) = (depths.clone(), setting.options.clone());
+    let watcher: Watcher = Box::new(move |disk, ledger, random| {
+        let mut depths = lock(&counting);
+        if depths[2] + depths[3] >= about || !random.one_in(8) {
+            return Ok(());
+        }
+        let cut = random.one_in(2);
+        let left = if cut { disk.cut(random) } else { disk.killed() };
+        let mut ledger = ledger.clone();
+        if cut {
+            ledger.after = After::Cut;
+        }
+        let mut image = Image::<Plain>::new(&options, Random::new(random.next_u64()));
+        let levels = 3 + random.below(2);
+        let outcome = undisturbed(|| image.verify(&left, &ledger, levels));
+        depths[image.deep.min(3) as usize] += 1;
+        outcome
+    });
+    let report = run_of::<Plain>(seed, &setting, random, false, Some(watcher));
+    let depths = *lock(&depths);
+    (report, depths)
+}
+
 /// The script, with all subsets of at most `most` dirty pages at each step that changes any.
 pub(crate) fn exhaust(most: usize) -> (Result<(), String>, Tally) {
     let subsets = Arc::new(Mutex::new(Subsets::<Plain>::new()));
     let watching = subsets.clone();
     let watcher: Watcher =
         Box::new(move |disk, ledger, _| lock(&watching).all(disk, ledger, most));
-    let outcome = super::script::play(Disk::new(1), watcher).map(drop);
+    let script = Script { seed: 7, large: LARGE, failing: false };
+    let outcome = script.play(Disk::new(1), Some(watcher)).map(drop);
     let tally = lock(&subsets).tally;
     (outcome, tally)
 }
