@@ -1,24 +1,27 @@
 //! The engine on a simulated disk, without threads and under a simulated clock: for the reliability
 //! campaigns, and no part of the interface.
 
-use std::{io, path::Path, sync::Arc};
+use std::{any::TypeId, fmt, io, path::Path, sync::Arc};
 
 use memmap2::{MmapMut, MmapRaw};
 
 use crate::{
     caretaker::Caretaker,
+    checker,
+    engine::Trust,
     error::OpenError,
     file::{BLOCK, MappedFile},
-    history::RejectedSlot,
     header::{FLOOR_AT, FLOOR_LEN, Floor, HEADER_AT, HEADER_LEN, Header, Side, Uuid},
+    history::RejectedSlot,
     open::open_on,
     options::Options,
     record::Extent,
-    recover::{Ground, survey},
+    recover::{Ground, Survey, survey},
     schema::Layout,
     sim::SimDirectory,
-    snapshot::Snapshot,
+    snapshot::{Archived, Snapshot},
     storage::RawFile,
+    thaw::{Thaw, ThawError},
 };
 
 pub use crate::{
@@ -42,12 +45,12 @@ pub fn open<T: Snapshot>(disk: &Disk, options: &Options) -> Result<Caretaker<T>,
 
 /// One round of what the background thread does.
 pub fn background<T: Snapshot>(caretaker: &Caretaker<T>) {
-    crate::flush::round(caretaker.engine());
+    crate::background::round(caretaker.engine());
 }
 
 /// Ends a caretaker as a kill would: nothing is flushed and nothing noted.
 pub fn kill<T: Snapshot>(caretaker: Caretaker<T>) {
-    caretaker.vanish();
+    caretaker.leave();
 }
 
 /// The listed snapshots' ids, newest first, and their sides: 0 for A, 1 for B.
@@ -122,6 +125,7 @@ pub struct Image {
     max_depth: u32,
     layout: Arc<Layout>,
     check: crate::engine::CheckFn,
+    state: TypeId,
 }
 
 /// What a survey finds.
@@ -166,6 +170,7 @@ impl Image {
             max_depth: Options::new().max_depth,
             layout: Arc::new(Layout::of::<T>()),
             check: crate::caretaker::check::<T>,
+            state: TypeId::of::<T>(),
         })
     }
 
@@ -181,6 +186,50 @@ impl Image {
 
     /// What recovery would find.
     pub fn survey(&self) -> Seen {
+        let found = self.look();
+        let listed = found.snapshots.iter().filter(|(_, place)| place.listed);
+        Seen {
+            chosen: found.recovery.chosen.map(crate::SnapshotId::get),
+            listed: listed
+                .map(|(n, p)| (p.id, self.side_of(*n), p.root.offset, p.root.len, p.root.crc))
+                .collect(),
+            rejected: found.recovery.rejected,
+            next_id: found.next_id,
+        }
+    }
+
+    /// Recovers as opening would, then checks every snapshot that would be listed and shows those
+    /// that pass; of the others, why not. Answers the slot pages that did not pass.
+    ///
+    /// # Panics
+    ///
+    /// If `T` is not the state that the image was made for.
+    pub fn visit<T: Snapshot>(
+        &self,
+        mut show: impl FnMut(Result<Whole<'_, T>, String>),
+    ) -> impl Iterator<Item = String> {
+        assert_eq!(self.state, TypeId::of::<T>(), "the image is of another state");
+        let found = self.look();
+        for (number, place) in found.snapshots.iter().filter(|(_, place)| place.listed) {
+            if let Trust::Foreign(difference) = &place.trust {
+                show(Err(difference.to_string()));
+                continue;
+            }
+            let file = &self.files[self.side_of(*number)];
+            let passed = file.check_extent(place.root).and_then(|()| {
+                let bytes = file.retained(place.root);
+                checker::check::<Archived<T>>(bytes, place.root_pos as usize, place.depth)
+            });
+            show(passed.map(|archived| Whole { archived, layout: &self.layout }));
+        }
+        found.recovery.rejected.into_iter().map(|slot| slot.to_string())
+    }
+
+    fn side_of(&self, number: u16) -> usize {
+        usize::from(number) / crate::header::slot_pages(self.ring) as usize
+    }
+
+    fn look(&self) -> Survey {
         let headers = self.files.each_ref().map(|file| {
             HEADER_AT.iter().find_map(|at| Header::decode(&file.read::<HEADER_LEN>(*at)).ok())
         });
@@ -188,7 +237,7 @@ impl Image {
         let found = files.iter().flatten();
         let in_files = found.filter_map(|f| Floor::decode(&f.read::<FLOOR_LEN>(FLOOR_AT)));
         let floors: Vec<Floor> = in_files.chain(self.lock_floor).collect();
-        let found = survey(&Ground {
+        survey(&Ground {
             files,
             file_ids: headers.map(|h| h.map_or(Uuid([0; 16]), |h| h.file_id)),
             ring: self.ring,
@@ -197,20 +246,48 @@ impl Image {
             layout: &self.layout,
             check: self.check,
             max_depth: self.max_depth,
-        });
-        let slots = crate::header::slot_pages(self.ring) as usize;
-        let listed = found.snapshots.iter().filter(|(_, place)| place.listed);
-        Seen {
-            chosen: found.recovery.chosen.map(crate::SnapshotId::get),
-            listed: listed
-                .map(|(n, p)| {
-                    let root = p.root;
-                    (p.id, usize::from(*n) / slots, root.offset, root.len, root.crc)
-                })
-                .collect(),
-            rejected: found.recovery.rejected,
-            next_id: found.next_id,
-        }
+        })
+    }
+}
+
+/// A snapshot in an image that has passed every check.
+pub struct Whole<'a, T: Snapshot> {
+    archived: &'a Archived<T>,
+    layout: &'a Arc<Layout>,
+}
+
+impl<T: Snapshot> Whole<'_, T> {
+    /// As [`Memento::archived`](crate::Memento::archived).
+    pub fn archived(&self) -> &Archived<T> {
+        self.archived
+    }
+
+    /// As [`Memento::thaw`](crate::Memento::thaw).
+    ///
+    /// # Errors
+    ///
+    /// As that.
+    pub fn thaw(&self) -> Result<T, ThawError> {
+        T::thaw(self.archived, &mut Thaw::of(self.layout))
+    }
+
+    /// Makes `state` this snapshot, as a rollback to one that was found does: thawed aside, then
+    /// given the skipped fields.
+    ///
+    /// # Errors
+    ///
+    /// As [`thaw`](Self::thaw); the state is as it was then.
+    pub fn restore(&self, state: &mut T) -> Result<(), ThawError> {
+        let mut fresh = self.thaw()?;
+        fresh.adopt(state, &mut Thaw::of(self.layout));
+        *state = fresh;
+        Ok(())
+    }
+}
+
+impl<T: Snapshot> fmt::Debug for Whole<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Whole")
     }
 }
 

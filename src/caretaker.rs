@@ -2,6 +2,7 @@
 
 use std::{
     fmt::{self, Display},
+    io,
     marker::PhantomData,
     path::Path,
     sync::Arc,
@@ -9,6 +10,7 @@ use std::{
 };
 
 use crate::{
+    background,
     capture::Pending,
     checker,
     engine::Engine,
@@ -17,7 +19,6 @@ use crate::{
         SaveError,
     },
     events::Events,
-    flush,
     guard::{Checkpoint, GuardError},
     header::Floor,
     herald::Herald,
@@ -31,6 +32,7 @@ use crate::{
     rollback::Rollback,
     schema::Layout,
     snapshot::{Archived, Snapshot},
+    takeover::{self, Opening, TakenOver},
 };
 
 /// Keeps a ring of snapshots of a `T`, and puts any of them back.
@@ -70,8 +72,17 @@ impl Options {
         dir: impl AsRef<Path>,
     ) -> Result<Caretaker<T>, OpenError> {
         let layout = Arc::new(Layout::of::<T>());
-        let engine = open::open(dir.as_ref(), self, layout, check::<T>)?;
-        Caretaker::start(engine, dir.as_ref())
+        let taken = match self.take_over {
+            Some(timeout) => {
+                let opening = Opening { options: self, layout, check: check::<T> };
+                takeover::open(dir.as_ref(), &opening, timeout)?
+            }
+            None => {
+                let engine = open::open(dir.as_ref(), self, layout, check::<T>)?;
+                TakenOver { engine, held: None }
+            }
+        };
+        Caretaker::start(taken, dir.as_ref())
     }
 
     /// A ring without files, on sealed memory: the same engine, wholly safe, gone with the process.
@@ -83,7 +94,34 @@ impl Options {
     pub fn in_memory<T: Snapshot>(&self) -> Result<Caretaker<T>, OpenError> {
         let layout = Arc::new(Layout::of::<T>());
         let engine = open::in_memory(self, layout, check::<T>)?;
-        Caretaker::start(engine, Path::new("memory"))
+        Caretaker::start(TakenOver { engine, held: None }, Path::new("memory"))
+    }
+
+    /// Takes over the ring in memory that a predecessor offers at the socket `path`, by
+    /// [`Caretaker::hand_over_at`]; within [`take_over`](Self::take_over)'s time, else it asks once.
+    /// The memory itself passes: nothing is copied.
+    ///
+    /// # Safety
+    ///
+    /// Whoever listens at `path` is a snapring caretaker of this user that hands its ring over, or
+    /// nobody: references into the memory that it passes on are handed out, and nobody can check
+    /// from here that it, or whoever else it gave that memory to, writes there no more. A caretaker
+    /// does not. (The memory cannot get shorter, and what is in it is checked before it is believed;
+    /// those need no promise.)
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::NoPredecessor`] if nobody listens there for a quarter of a second: start with a new one, or open the
+    /// directory that stands in for it. [`OpenError::Layout`] if the predecessor's layout is another
+    /// one; it goes on then.
+    pub unsafe fn in_memory_from<T: Snapshot>(
+        &self,
+        path: impl AsRef<Path>,
+    ) -> Result<Caretaker<T>, OpenError> {
+        let layout = Arc::new(Layout::of::<T>());
+        let opening = Opening { options: self, layout, check: check::<T> };
+        let timeout = self.take_over.unwrap_or_default();
+        Caretaker::start(takeover::in_memory(path.as_ref(), &opening, timeout)?, path.as_ref())
     }
 }
 
@@ -93,33 +131,66 @@ pub(crate) fn check<T: Snapshot>(bytes: &[u8], root: usize, depth: u32) -> Resul
 }
 
 impl<T: Snapshot> Caretaker<T> {
-    fn start(engine: Engine, path: &Path) -> Result<Caretaker<T>, OpenError> {
-        let engine = Arc::new(engine);
-        let background = engine.clone();
+    pub(crate) fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
+    fn start(taken: TakenOver, path: &Path) -> Result<Caretaker<T>, OpenError> {
+        let io = |source| OpenError::Io {
+            path: path.to_owned(),
+            doing: "start the background threads for",
+            source,
+        };
+        let engine = Arc::new(taken.engine);
+        // As long as it has no thread it leaves without a word.
+        let mut caretaker =
+            Caretaker { engine, flusher: None, herald: None, shut: true, state: PhantomData };
+        if let Some((held, stream)) = taken.held {
+            // Before anything is written.
+            caretaker.engine.hold_for(held, stream).map_err(io)?;
+        }
+        caretaker.resume_background().map_err(io)?;
+        Ok(caretaker)
+    }
+
+    /// Starts the background thread, and the one that wakes readers.
+    pub(crate) fn resume_background(&mut self) -> io::Result<()> {
+        let background = self.engine.clone();
+        background.flusher.restart();
         // It checks archives, as deep as allowed.
-        let stack = (2 << 20) + engine.options.max_depth as usize * STACK_PER_POINTER;
-        let flusher = std::thread::Builder::new()
+        let stack = (2 << 20) + background.options.max_depth as usize * STACK_PER_POINTER;
+        let thread = std::thread::Builder::new()
             .name("snapring".to_owned())
             .stack_size(stack)
-            .spawn(move || flush::run(&background))
-            .map_err(|source| OpenError::Io {
-                path: path.to_owned(),
-                doing: "start the background thread for",
-                source,
-            })?;
-        let mut caretaker = Caretaker {
-            engine,
-            flusher: Some(flusher),
-            herald: None,
-            shut: false,
-            state: PhantomData,
-        };
-        caretaker.herald = Herald::start(&caretaker.engine).map_err(|source| OpenError::Io {
-            path: path.to_owned(),
-            doing: "start the thread that wakes readers of",
-            source,
-        })?;
-        Ok(caretaker)
+            .spawn(move || background::run(&background))?;
+        self.flusher = Some(thread);
+        self.shut = false;
+        if self.herald.is_none() {
+            self.herald = Herald::start(&self.engine)?;
+        }
+        Ok(())
+    }
+
+    /// Tells the background thread to stop.
+    pub(crate) fn call_off(&self) {
+        self.engine.flusher.rouse(true);
+    }
+
+    /// Stops the background thread.
+    pub(crate) fn stop(&mut self) {
+        if let Some(flusher) = self.flusher.take() {
+            self.call_off();
+            // It panics only where the engine itself is wrong; then there is nothing to wait for.
+            _ = flusher.join();
+        }
+    }
+
+    /// Goes without a word: what it had is another process's, or it was killed.
+    pub(crate) fn leave(mut self) {
+        self.shut = true;
+        if let Some(herald) = self.herald.take() {
+            herald.end();
+        }
     }
 
     /// One whose background is the caller's affair.
@@ -127,17 +198,6 @@ impl<T: Snapshot> Caretaker<T> {
     pub(crate) fn without_thread(engine: Engine) -> Caretaker<T> {
         let engine = Arc::new(engine);
         Caretaker { engine, flusher: None, herald: None, shut: false, state: PhantomData }
-    }
-
-    #[cfg(feature = "campaign")]
-    pub(crate) fn engine(&self) -> &Arc<Engine> {
-        &self.engine
-    }
-
-    /// Goes without a word, as killed.
-    #[cfg(feature = "campaign")]
-    pub(crate) fn vanish(mut self) {
-        self.shut = true;
     }
 
     /// Opens the ring in `dir` with the default [`Options`], or makes it. A missing directory is
@@ -209,7 +269,8 @@ impl<T: Snapshot> Caretaker<T> {
     /// # Errors
     ///
     /// [`SaveError`]; the ring, the files and the state are then as they were. A panic in the
-    /// state's own code passes through, with the same promise.
+    /// state's own code passes through, with the same promise. Only
+    /// [`NotDurable`](SaveError::NotDurable) comes after publishing: it carries the id.
     pub fn save(&self, state: &T) -> Result<SnapshotId, SaveError> {
         self.engine.save(state)
     }
@@ -358,7 +419,8 @@ impl<T: Snapshot> Caretaker<T> {
     ///
     /// # Errors
     ///
-    /// [`FlushError`], once a sync has failed: sticky.
+    /// [`FlushError`], once a sync has failed: sticky. What that left behind is written anew elsewhere,
+    /// now and later, and [`durable`](Self::durable) goes on when it is on the disk.
     pub fn flush(&self) -> Result<Option<SnapshotId>, FlushError> {
         if os::forked() {
             return Err(FlushError::Forked);
@@ -407,9 +469,7 @@ impl<T: Snapshot> Caretaker<T> {
         if std::mem::replace(&mut self.shut, true) {
             return Ok(None);
         }
-        self.engine.flusher.rouse(true);
-        // It panics only where the engine itself is wrong; then there is nothing to wait for.
-        _ = self.flusher.take().map(JoinHandle::join);
+        self.stop();
         if let Some(herald) = self.herald.take() {
             herald.end();
         }
@@ -425,6 +485,7 @@ impl<T: Snapshot> Caretaker<T> {
         };
         // Without it the next opening starts at the floor: nothing is lost but numbers.
         let noted = self.engine.write_floor(&note);
+        self.engine.leave_predecessor();
         self.engine.listeners.end();
         let flushed = flushed?;
         noted.map_err(|(path, error)| FlushError::Sync {

@@ -6,12 +6,15 @@
 //!
 //! [`Snapshot`]: crate::Snapshot
 
-use std::{alloc::Layout, any::TypeId, fmt, num::NonZeroUsize, ops::Range};
+use std::{
+    alloc::Layout, any::TypeId, collections::HashMap, error::Error, fmt, num::NonZeroUsize,
+    ops::Range,
+};
 
 use rkyv::{
     Portable,
     bytecheck::CheckBytes,
-    rancor::{BoxedError, Fallible},
+    rancor::{BoxedError, Fallible, Source},
     validation::{
         ArchiveContext, SharedContext,
         archive::ArchiveValidator,
@@ -23,7 +26,45 @@ use rkyv::{
 pub struct Checker {
     archive: ArchiveValidator<'static>,
     shared: SharedValidator,
+    /// Pointers that led here, the deepest since `start_shared`, and the most there may be.
+    level: u32,
+    deepest: u32,
+    max_level: u32,
+    /// `deepest` of what is around the shared values being checked.
+    around: Vec<u32>,
+    /// Pointers from one to a shared value to the deepest below, by the value's address.
+    heights: HashMap<usize, u32>,
 }
+
+impl Checker {
+    fn new(all: &'static [u8], depth: u32) -> Checker {
+        // One more than stated for the root's own level, and one more for rkyv, which stops at its
+        // last.
+        let max_level = depth.saturating_add(1);
+        let levels = NonZeroUsize::new(max_level as usize + 1);
+        Checker {
+            archive: ArchiveValidator::with_max_depth(all, levels),
+            shared: SharedValidator::new(),
+            level: 0,
+            deepest: 0,
+            max_level,
+            around: Vec::new(),
+            heights: HashMap::new(),
+        }
+    }
+}
+
+/// A value that was shared where it was not deep is met again where it is.
+#[derive(Debug)]
+struct SharedTooDeep;
+
+impl fmt::Display for SharedTooDeep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("more pointers lie below a shared value than the record states")
+    }
+}
+
+impl Error for SharedTooDeep {}
 
 impl fmt::Debug for Checker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -47,10 +88,15 @@ unsafe impl ArchiveContext<BoxedError> for Checker {
         end: *const u8,
     ) -> Result<Range<usize>, BoxedError> {
         // SAFETY: the caller keeps the contract, which is the same.
-        unsafe { self.archive.push_subtree_range(root, end) }
+        let range: Result<_, BoxedError> = unsafe { self.archive.push_subtree_range(root, end) };
+        let range = range?;
+        self.level += 1;
+        self.deepest = self.deepest.max(self.level);
+        Ok(range)
     }
 
     unsafe fn pop_subtree_range(&mut self, range: Range<usize>) -> Result<(), BoxedError> {
+        self.level -= 1;
         // SAFETY: the caller keeps the contract, which is the same.
         unsafe { self.archive.pop_subtree_range(range) }
     }
@@ -63,7 +109,26 @@ impl SharedContext<BoxedError> for Checker {
         ptr: rkyv::erased::ErasedPtr,
         metadata_is_eq: unsafe fn(rkyv::erased::Metadata, rkyv::erased::Metadata) -> bool,
     ) -> Result<ValidationState, BoxedError> {
-        self.shared.start_shared(shared_type_id, ptr, metadata_is_eq)
+        let state: Result<_, BoxedError> =
+            self.shared.start_shared(shared_type_id, ptr, metadata_is_eq);
+        let state = state?;
+        match state {
+            ValidationState::Started => {
+                self.around.push(std::mem::replace(&mut self.deepest, self.level));
+            }
+            // Checked once, and not again; but what lies below it counts from here too. Else
+            // values that share each other would be as deep as they are many.
+            ValidationState::Finished => {
+                let height = self.heights.get(&address(ptr)).copied().unwrap_or(0);
+                let deepest = self.level.saturating_add(height);
+                if deepest > self.max_level {
+                    return Err(BoxedError::new(SharedTooDeep));
+                }
+                self.deepest = self.deepest.max(deepest);
+            }
+            ValidationState::Pending => {}
+        }
+        Ok(state)
     }
 
     fn finish_shared(
@@ -71,8 +136,14 @@ impl SharedContext<BoxedError> for Checker {
         shared_type_id: TypeId,
         ptr: rkyv::erased::ErasedPtr,
     ) -> Result<(), BoxedError> {
+        self.heights.insert(address(ptr), self.deepest - self.level);
+        self.deepest = self.deepest.max(self.around.pop().unwrap_or(0));
         self.shared.finish_shared(shared_type_id, ptr)
     }
+}
+
+fn address(ptr: rkyv::erased::ErasedPtr) -> usize {
+    ptr.data_address().addr()
 }
 
 /// Checks that `bytes` hold an `A` that ends with them, no deeper than `depth` pointers, and
@@ -98,12 +169,7 @@ where
     }
     // SAFETY: only addresses are kept of the slice, and the checker ends before `bytes` does.
     let all: &'static [u8] = unsafe { std::mem::transmute::<&[u8], &'static [u8]>(bytes) };
-    // One more than stated: rkyv counts the root's own level.
-    let levels = NonZeroUsize::new(depth as usize + 2);
-    let mut checker = Checker {
-        archive: ArchiveValidator::with_max_depth(all, levels),
-        shared: SharedValidator::new(),
-    };
+    let mut checker = Checker::new(all, depth);
     // SAFETY: `root + size == len`, checked above, so both ends are inside the archive.
     let range = unsafe { checker.push_subtree_range(at.cast(), at.wrapping_add(1).cast()) };
     let range = range.map_err(|e| e.to_string())?;

@@ -2,7 +2,7 @@
 //! Time as the engine tells it: coarse, cheap, under loom none at all, and in a simulation what the
 //! simulation says.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 #[cfg(feature = "campaign")]
 pub use simulated::{Clock, set_clock};
@@ -46,6 +46,13 @@ pub(crate) fn born(nanos: u64) -> i64 {
 /// Nanoseconds since 1970 as the standard library's time.
 pub(crate) fn system_time(nanos: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos)
+}
+
+/// So long from now; one too long to tell is far away.
+pub(crate) fn deadline(within: Duration) -> Instant {
+    let now = Instant::now();
+    const FAR: Duration = Duration::from_secs(1 << 30);
+    now.checked_add(within).or_else(|| now.checked_add(FAR)).unwrap_or(now)
 }
 
 #[cfg(feature = "campaign")]

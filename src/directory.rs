@@ -6,8 +6,12 @@
 use std::{
     fs::{DirBuilder, File},
     io,
-    os::unix::fs::{DirBuilderExt as _, FileExt as _, FileTypeExt as _, MetadataExt as _},
+    os::{
+        fd::{AsFd as _, AsRawFd as _, BorrowedFd},
+        unix::fs::{DirBuilderExt as _, FileExt as _, FileTypeExt as _, MetadataExt as _},
+    },
     path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use crate::{
@@ -36,6 +40,8 @@ pub(crate) struct Directory {
     path: PathBuf,
     dir: File,
     lock: File,
+    /// The lock is ours alone: it ends when this is dropped, whoever else has the descriptor.
+    ours: AtomicBool,
     file_system: FileSystem,
 }
 
@@ -43,6 +49,15 @@ impl Directory {
     /// Makes the directory if it is missing, checks that nobody else can change it, and takes the
     /// writer lock.
     pub(crate) fn open(path: &Path, options: &Options) -> Result<Directory, OpenError> {
+        let directory = Directory::find(path, options)?;
+        if !directory.try_lock()? {
+            return Err(directory.in_use());
+        }
+        Ok(directory)
+    }
+
+    /// The same without the lock: nothing may be written yet.
+    pub(crate) fn find(path: &Path, options: &Options) -> Result<Directory, OpenError> {
         make(path)?;
         let dir = match os::open_dir(path) {
             Ok(dir) => dir,
@@ -60,17 +75,65 @@ impl Directory {
             return Err(OpenError::Remote { path: path.to_owned(), kind });
         }
         let lock = open_or_create(path, &dir, LOCK_NAME)?;
-        let lock_path = path.join(LOCK_NAME);
-        if !os::try_lock(&lock).map_err(io_error(&lock_path, "lock"))? {
-            return Err(OpenError::WriterActive { path: path.to_owned(), holder: holder(&lock) });
+        let ours = AtomicBool::new(false);
+        Ok(Directory { path: path.to_owned(), dir, lock, ours, file_system })
+    }
+
+    /// Takes the writer lock, if nobody has it.
+    pub(crate) fn try_lock(&self) -> Result<bool, OpenError> {
+        let lock_path = self.path.join(LOCK_NAME);
+        if !os::try_lock(&self.lock).map_err(io_error(&lock_path, "lock"))? {
+            return Ok(false);
         }
-        let locked = Directory { path: path.to_owned(), dir, lock, file_system };
-        locked.sign().map_err(io_error(&lock_path, "write"))?;
-        Ok(locked)
+        self.keep_lock(true);
+        self.sign()?;
+        Ok(true)
+    }
+
+    /// Puts our name to what is locked.
+    pub(crate) fn sign(&self) -> Result<(), OpenError> {
+        self.write_name().map_err(io_error(&self.path.join(LOCK_NAME), "write"))
+    }
+
+    /// Why the lock cannot be had.
+    pub(crate) fn in_use(&self) -> OpenError {
+        OpenError::WriterActive { path: self.path.clone(), holder: holder(&self.lock) }
+    }
+
+    /// The descriptor by which the lock is held: whoever has it has the lock.
+    pub(crate) fn lock_descriptor(&self) -> BorrowedFd<'_> {
+        self.lock.as_fd()
+    }
+
+    /// Whether the lock ends with this, or only with the last descriptor of whoever shares it.
+    pub(crate) fn keep_lock(&self, ours: bool) {
+        // Relaxed: looked at when this is dropped, which comes after all else by itself.
+        self.ours.store(ours, Ordering::Relaxed);
+    }
+
+    /// Takes a locked descriptor in place of our own. `false` if it is not of this directory's lock
+    /// file, or not locked.
+    pub(crate) fn adopt_lock(&mut self, lock: File) -> io::Result<bool> {
+        let same = is_same_lock(&self.lock, &lock)?;
+        if same {
+            self.lock = lock;
+        }
+        Ok(same)
+    }
+
+    /// Where one of our files is, for messages and for the one who removes it.
+    pub(crate) fn path_of(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// The path of a file in here that is short enough for a socket's address, however long the
+    /// directory's own is.
+    pub(crate) fn short_path(&self, name: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}/{name}", self.dir.as_raw_fd()))
     }
 
     /// Says in the lock file who has it, for the error of the next one.
-    fn sign(&self) -> io::Result<()> {
+    fn write_name(&self) -> io::Result<()> {
         let mut text = [b' '; 64];
         let name = format!("process {}\n", std::process::id());
         text[..name.len()].copy_from_slice(name.as_bytes());
@@ -145,12 +208,17 @@ impl Storage for Directory {
         self.lock.write_all_at(&floor.encode(), LOCK_FLOOR_AT)?;
         self.lock.sync_data()
     }
+
+    fn directory(&self) -> Option<&Directory> {
+        Some(self)
+    }
 }
 
 impl Drop for Directory {
     fn drop(&mut self) {
-        // In a forked child the lock is still the parent's: closing our descriptor is all.
-        if !os::forked() {
+        // In a forked child the lock is still the parent's: closing our descriptor is all. So it is
+        // where the lock has been handed over, or not taken yet. Relaxed: see `keep_lock`.
+        if !os::forked() && self.ours.load(Ordering::Relaxed) {
             _ = os::unlock(&self.lock);
         }
     }
@@ -257,6 +325,13 @@ fn open_or_create(path: &Path, dir: &File, name: &str) -> Result<File, OpenError
         }
         Err(e) => Err(io_error(&path.join(name), "create")(e)),
     }
+}
+
+/// Whether `lock` is another descriptor of the file that `ours` is one of, and holds its lock.
+pub(crate) fn is_same_lock(ours: &File, lock: &File) -> io::Result<bool> {
+    let id = |file: &File| file.metadata().map(|meta| (meta.dev(), meta.ino()));
+    // Ours finds it taken; that one may take it once more.
+    Ok(id(ours)? == id(lock)? && !os::try_lock(ours)? && os::try_lock(lock)?)
 }
 
 /// Who has the lock, as the file says.

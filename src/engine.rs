@@ -27,6 +27,7 @@ use crate::{
     extents::Extents,
     file::{BLOCK, MappedFile},
     flush::Flusher,
+    handed::Handed,
     header::{SLOTS_AT, Side, Uuid, slot_pages},
     history::Recovery,
     lease::Lessor,
@@ -111,6 +112,8 @@ pub(crate) struct Place {
     pub(crate) redirty: bool,
     /// Found at opening with a note that it had left the ring.
     pub(crate) left: bool,
+    /// Found at opening: its bytes are somebody else's, however well they have been checked.
+    pub(crate) found: bool,
     /// When it was published: milliseconds on the steady clock, before its start where it is older.
     pub(crate) born: i64,
     /// Its pages have been let go of under memory pressure.
@@ -149,6 +152,7 @@ impl Place {
             left_at: 0,
             redirty: false,
             left: false,
+            found: false,
             born: 0,
             forgotten: false,
         }
@@ -173,6 +177,7 @@ impl Place {
             layout: Some(record.layout),
             trust: Trust::Unverified,
             listed: true,
+            found: true,
             ..Place::free()
         }
     }
@@ -237,6 +242,8 @@ pub(crate) struct State {
     pub(crate) expires: bool,
     /// Snapshots found at opening that did not pass, and why.
     pub(crate) rejected: Vec<(u64, Arc<str>)>,
+    /// Handed over to another process: nothing is written here any more.
+    pub(crate) ended: bool,
 }
 
 /// What has happened since opening.
@@ -287,6 +294,8 @@ pub(crate) struct Engine {
     pub(crate) flusher: Flusher,
     /// Mementos alive.
     pub(crate) mementos: AtomicU64,
+    /// What came from a predecessor, and went to a successor.
+    pub(crate) handed: Handed,
 }
 
 impl fmt::Debug for Engine {
@@ -375,6 +384,7 @@ impl Engine {
             twins: Vec::new(),
             expires: found.options.ttl.is_some(),
             rejected,
+            ended: false,
         };
         for (listed, number, place) in found.twins {
             state.places[usize::from(number)] = Place { listed: false, ..place };
@@ -409,6 +419,7 @@ impl Engine {
             boot: found.boot,
             recovery: found.recovery,
             mementos: AtomicU64::new(0),
+            handed: Handed::default(),
         }
     }
 
@@ -463,6 +474,10 @@ impl Keeper for Engine {
     fn archive(&self, place: usize) -> &[u8] {
         let root = self.lock().places[place].root;
         self.file_of(place).retained(root)
+    }
+
+    fn wrote(&self, place: usize) -> bool {
+        !self.lock().places[place].found
     }
 
     fn joined(&self) {

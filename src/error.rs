@@ -126,6 +126,9 @@ pub enum SaveError {
         "this process was forked from the one that opened the caretaker; open one of its own, in a directory of its own"
     )]
     Forked,
+    /// The ring has been handed over to another process.
+    #[error("this ring has been handed over to a successor process, which saves now")]
+    HandedOver,
     /// It was published and survives the process, but a sync has failed: this snapshot's under
     /// [`Durability::Sync`](crate::Durability::Sync), or one since the last save that told so. Each
     /// failure is told by one save; what depended on it is written anew elsewhere, and
@@ -198,6 +201,30 @@ pub enum OpenError {
         path: PathBuf,
         /// As the lock file says: the process that took it last.
         holder: String,
+    },
+    /// The process that holds the ring has another layout of the state, and goes on.
+    #[error("{}: {process} serves with another layout: {difference}; it goes on. Start a build with its layout, or end it and open without `take_over`, where its snapshots are listed and not read", path.display())]
+    Layout {
+        /// The directory, or the socket of a ring in memory.
+        path: PathBuf,
+        /// The predecessor.
+        process: String,
+        /// The first difference; *the file* is the predecessor's, *the program* this one.
+        difference: String,
+    },
+    /// A predecessor offered to hand the ring over, and did not in time, or could not.
+    #[error("{}: the predecessor did not hand over: {reason}; it goes on if it is alive: try again", path.display())]
+    NotHandedOver {
+        /// The directory, or the socket of a ring in memory.
+        path: PathBuf,
+        /// What happened last.
+        reason: String,
+    },
+    /// Nobody hands over a ring in memory here.
+    #[error("{}: nobody hands over a ring in memory here; start with a new one, or open the directory that stands in for it", path.display())]
+    NoPredecessor {
+        /// The socket.
+        path: PathBuf,
     },
     /// The files were written by a newer snapring.
     #[error("{}: format version {found}, and this build reads up to {known}; use a newer snapring, or another directory", path.display())]
@@ -445,13 +472,14 @@ pub enum KeepError {
     Forked,
 }
 
-/// Why what was saved is not on the disk. Sticky: once a sync has failed, nothing that depended on
-/// it is ever reported durable; later snapshots, written elsewhere, can be again.
+/// Why what was saved is not on the disk. Sticky: once a sync has failed, this is told ever after, and
+/// nothing that depended on it is reported durable where it lay; it is when it has been written anew
+/// elsewhere, as later snapshots are.
 #[derive(Debug, Clone, Error)]
 #[non_exhaustive]
 pub enum FlushError {
     /// The system could not write to the disk.
-    #[error("syncing {} failed: {message}; snapshots up to {upto} may not be on the disk: check the disk, and save again", path.display())]
+    #[error("syncing {} failed: {message}; snapshots up to {upto} may not be on the disk unless `durable()` covers them: check the disk", path.display())]
     Sync {
         /// The file.
         path: PathBuf,

@@ -59,6 +59,19 @@ pub enum Event {
         /// How many.
         bytes: u64,
     },
+    /// A last snapshot was published on the way down; see
+    /// [`Caretaker::farewell`](crate::Caretaker::farewell).
+    LastSaved {
+        /// Which.
+        id: SnapshotId,
+        /// What it is kept under.
+        label: &'static str,
+    },
+    /// The ring has been handed over: nothing follows here.
+    HandedOver {
+        /// The process that has it now.
+        process: u32,
+    },
     /// Something in the background failed; the same is told by `flush` and `close`.
     Failed {
         /// What, in words.

@@ -10,6 +10,7 @@
 
 use std::{
     io,
+    os::fd::BorrowedFd,
     path::{Path, PathBuf},
     ptr::NonNull,
     sync::{
@@ -79,6 +80,20 @@ impl MappedFile {
             self.len.fetch_max(to.min(self.max), Ordering::Release);
         }
         Ok(())
+    }
+
+    /// Takes note of what another process has added to the file. `false` if that is more than this
+    /// mapping can reach.
+    pub(crate) fn catch_up(&self) -> io::Result<bool> {
+        let len = self.file.len()? / BLOCK * BLOCK;
+        // Release: met by the Acquire in `len`.
+        self.len.fetch_max(len.min(self.max), Ordering::Release);
+        Ok(len <= self.max)
+    }
+
+    /// The file's descriptor, where it is one of the system's.
+    pub(crate) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.file.descriptor()
     }
 
     /// Reserves once more what the file has: blocks may have been punched out meanwhile.

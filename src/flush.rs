@@ -1,7 +1,7 @@
 #![forbid(unsafe_code)]
-//! From published to durable: data first, then the record, then the durable note (P4); and the
-//! background thread, which does that in its own time, beside the id floor and what opening has left
-//! unchecked. What else it does off the saving thread is in `arm.rs`, `expire.rs`, `pressure.rs`.
+//! From published to durable: data first, then the record, then the durable note (P4); what is known
+//! of failed syncs, and the id floor on the disk. When the background comes to it is for
+//! `background.rs`.
 //!
 //! One flush runs at a time. It takes the oldest listed snapshots that are not durable yet, a few
 //! MiB at a time, so that little is retained for its sake. What a failed sync has left behind is not
@@ -18,17 +18,13 @@
 use std::{
     io,
     path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::{Duration, Instant},
+    sync::atomic::{AtomicBool, Ordering},
+    time::Instant,
 };
 
 use parking_lot::{Condvar, Mutex};
 
 use crate::{
-    arm::Arming,
     engine::{Engine, FLOOR_STEP, Place, State},
     error::{FlushError, SaveError},
     events::Event,
@@ -37,17 +33,8 @@ use crate::{
     id::SnapshotId,
     mutants::Mutant,
     options::Durability,
-    os,
-    pressure::Pressure,
     record::{DurableNote, Extent, NOTE_AT, SLOT_LEN},
 };
-
-/// How long the background waits before it tries again to raise the floor.
-const FLOOR_RETRY: Duration = Duration::from_secs(1);
-
-/// How long it waits before it writes anew, once more, what could not be written: doubled each time.
-const ANEW_FIRST: Duration = Duration::from_secs(1);
-const ANEW_LAST: Duration = Duration::from_secs(60);
 
 /// Bytes flushed in one go, where a snapshot is not larger by itself.
 const BATCH: u64 = 4 << 20;
@@ -55,20 +42,20 @@ const BATCH: u64 = 4 << 20;
 /// The background thread's desk.
 #[derive(Debug)]
 pub(crate) struct Flusher {
-    durability: Durability,
+    pub(crate) durability: Durability,
     /// There is a disk at all.
-    to_disk: bool,
+    pub(crate) to_disk: bool,
     /// The thread sleeps until it is woken.
-    idle: AtomicBool,
-    desk: Mutex<Desk>,
-    wake: Condvar,
+    pub(crate) idle: AtomicBool,
+    pub(crate) desk: Mutex<Desk>,
+    pub(crate) wake: Condvar,
     /// One flush at a time, and the lists that it fills.
     turn: Mutex<Batch>,
     failed: Mutex<Failed>,
     /// A sync has failed, and no save has told it yet.
     untold: AtomicBool,
-    /// The highest id floor written, held while one is.
-    floor: Mutex<u64>,
+    /// Held while an id floor is written.
+    floor: Mutex<Raised>,
 }
 
 /// What is known of failed syncs.
@@ -79,9 +66,17 @@ struct Failed {
 }
 
 #[derive(Debug, Default)]
-struct Desk {
-    woken: bool,
-    stop: bool,
+struct Raised {
+    /// The highest id floor written.
+    highest: u64,
+    /// The ring has been handed over: none is written any more.
+    ended: bool,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Desk {
+    pub(crate) woken: bool,
+    pub(crate) stop: bool,
 }
 
 /// What one go of flushing covers.
@@ -133,7 +128,7 @@ impl Flusher {
             turn: Mutex::new(Batch::default()),
             failed: Mutex::new(Failed::default()),
             untold: AtomicBool::new(false),
-            floor: Mutex::new(0),
+            floor: Mutex::default(),
         }
     }
 
@@ -168,32 +163,6 @@ impl Flusher {
         self.wake.notify_one();
     }
 
-    /// Sleeps until there is work, at most `limit`. `false`: it is time to stop.
-    fn rest(&self, engine: &Engine, limit: Option<Duration>) -> bool {
-        if limit.is_none() {
-            // Relaxed, before the look under the engine's lock: see `wake_if_idle`.
-            self.idle.store(true, Ordering::Relaxed);
-            if self.has_work(&engine.lock()) {
-                self.idle.store(false, Ordering::Relaxed);
-                return !self.desk.lock().stop;
-            }
-        }
-        let mut desk = self.desk.lock();
-        match limit {
-            Some(limit) if !desk.stop => _ = self.wake.wait_for(&mut desk, limit),
-            None if !desk.stop && !desk.woken => self.wake.wait(&mut desk),
-            _ => {}
-        }
-        desk.woken = false;
-        !desk.stop
-    }
-
-    fn has_work(&self, state: &State) -> bool {
-        (self.in_background() && state.any_listed(wants_flush))
-            || floor_is_near(state)
-            || (state.expires && state.listed.len() > 1)
-    }
-
     /// Whether snapshots are made durable without being asked.
     pub(crate) fn syncs(&self) -> bool {
         self.to_disk && self.durability != Durability::Process
@@ -204,7 +173,7 @@ impl Flusher {
         self.to_disk && self.durability == Durability::Sync
     }
 
-    fn in_background(&self) -> bool {
+    pub(crate) fn in_background(&self) -> bool {
         self.to_disk && matches!(self.durability, Durability::Background { .. })
     }
 
@@ -225,6 +194,22 @@ impl Flusher {
             self.untold.store(true, Ordering::Relaxed);
         }
         engine.listeners.tell(|| Event::Failed { message });
+    }
+
+    /// Forgets that it was told to stop: it is started again.
+    pub(crate) fn restart(&self) {
+        *self.desk.lock() = Desk::default();
+    }
+
+    /// Whether id floors may be written: not while the ring is handed over. `false` if one is being
+    /// written for too long.
+    pub(crate) fn end_floors(&self, ended: bool, until: Instant) -> bool {
+        self.floor.try_lock_until(until).map(|mut raised| raised.ended = ended).is_some()
+    }
+
+    /// The background thread has been told to stop: the caretaker is gone, or going.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.desk.lock().stop
     }
 
     /// The first failed sync, if there was one.
@@ -248,78 +233,13 @@ impl Flusher {
     }
 }
 
-fn floor_is_near(state: &State) -> bool {
+pub(crate) fn floor_is_near(state: &State) -> bool {
     state.floor.saturating_sub(state.next_id) < FLOOR_STEP / 2
 }
 
 /// Whether a sync of the place, where it lies, is wanted.
-fn wants_flush(place: &Place) -> bool {
+pub(crate) fn wants_flush(place: &Place) -> bool {
     !place.tainted && (place.label_dirty || !place.durable)
-}
-
-/// When the background writes anew what could not be written, once more.
-struct Retry {
-    at: Instant,
-    after: Duration,
-}
-
-/// One round of the background's work, as far as it needs no waiting.
-#[cfg(feature = "campaign")]
-pub(crate) fn round(engine: &Arc<Engine>) {
-    for id in &engine.recovery.unverified {
-        engine.verify(*id);
-    }
-    engine.arm(&mut Arming::default());
-    engine.raise_floor_ahead();
-    engine.expire();
-    if engine.flusher.syncs() {
-        // Its failure is told by `flush`, `close` and the event.
-        _ = engine.flush_upto(u64::MAX);
-    }
-}
-
-/// The background thread: runs until it is roused to stop.
-pub(crate) fn run(engine: &Arc<Engine>) {
-    // The threads that the user waits for come first. Where it may not, it does without.
-    _ = os::yield_to_others();
-    let flusher = &engine.flusher;
-    let mut flushed = Instant::now();
-    for id in &engine.recovery.unverified {
-        if flusher.desk.lock().stop {
-            return;
-        }
-        engine.verify(*id);
-        // However much there is to check, what is saved meanwhile does not wait for it.
-        if let Durability::Background { within } = flusher.durability
-            && flushed.elapsed() >= within / 2
-        {
-            engine.raise_floor_ahead();
-            _ = engine.flush_upto(u64::MAX);
-            flushed = Instant::now();
-        }
-    }
-    let mut retry = Retry { at: Instant::now(), after: ANEW_FIRST };
-    let mut arming = Arming::default();
-    let mut pressure = Pressure::default();
-    let mut flush_at = None;
-    loop {
-        let arm = engine.arm(&mut arming);
-        let raised = engine.raise_floor_ahead();
-        let expire = engine.expire();
-        let relieve = engine.relieve(&mut pressure);
-        flush_at = engine.next_flush(flush_at, &retry);
-        let now = Instant::now();
-        let flush = flush_at.map(|at| at.saturating_duration_since(now));
-        let floor = (!raised).then_some(FLOOR_RETRY);
-        let limit = [flush, floor, arm, expire, relieve].into_iter().flatten().min();
-        if !flusher.rest(engine, limit) {
-            return;
-        }
-        if flush_at.is_some_and(|at| at <= Instant::now()) {
-            flush_at = None;
-            engine.flush_in_background(&mut retry, &mut arming);
-        }
-    }
 }
 
 impl Engine {
@@ -330,7 +250,7 @@ impl Engine {
     }
 
     /// The same; `anew`: what failed syncs have left behind is written elsewhere, too.
-    fn flush(
+    pub(crate) fn flush(
         &self,
         upto: u64,
         anew: bool,
@@ -341,6 +261,9 @@ impl Engine {
         }
         let upto = upto.min(self.lock().next_id - 1);
         let mut batch = self.flusher.turn.lock();
+        if self.lock().ended {
+            return Ok(self.durable());
+        }
         // P4: before anything that was found is synced where it lies.
         self.copy_newest_found();
         while self.next_batch(upto, &mut batch) {
@@ -364,35 +287,6 @@ impl Engine {
         match self.flusher.failure() {
             Some(failure) => Err(failure),
             None => Ok(self.durable()),
-        }
-    }
-
-    /// What the background does when it is time.
-    fn flush_in_background(&self, retry: &mut Retry, arming: &mut Arming) {
-        let anew = retry.at <= Instant::now();
-        // Its failure is told by `flush`, `close`, the next save and the event.
-        arming.after_flush(self);
-        _ = self.flush(u64::MAX, anew, &mut || _ = self.arm(arming));
-        arming.after_flush(self);
-        if !self.lock().any_listed(|place| place.tainted) {
-            retry.after = ANEW_FIRST;
-        } else if anew {
-            retry.at = Instant::now() + retry.after;
-            retry.after = (retry.after * 2).min(ANEW_LAST);
-        }
-    }
-
-    /// When the background is to flush: as soon after something has come up as was asked.
-    fn next_flush(&self, planned: Option<Instant>, retry: &Retry) -> Option<Instant> {
-        let Durability::Background { within } = self.flusher.durability else { return None };
-        if !self.flusher.to_disk {
-            return None;
-        }
-        let state = self.lock();
-        if state.any_listed(wants_flush) {
-            planned.or_else(|| Some(Instant::now() + within / 2))
-        } else {
-            state.any_listed(|place| place.tainted).then_some(retry.at)
         }
     }
 
@@ -474,6 +368,9 @@ impl Engine {
     fn next_batch(&self, upto: u64, batch: &mut Batch) -> bool {
         let mut state = self.lock();
         batch.clear();
+        if state.ended {
+            return false;
+        }
         let mut bytes = 0;
         for number in state.listed.iter().rev().copied() {
             let n = usize::from(number);
@@ -553,6 +450,11 @@ impl Engine {
     /// Data and record are on the disk: notes it, and lets go of the durable snapshot before.
     fn note_durable(&self, batch: &Batch) {
         let mut state = self.lock();
+        if state.ended {
+            // The slot pages are another process's by now, which syncs for itself.
+            state.flushing.clear();
+            return;
+        }
         for number in &batch.places {
             let n = usize::from(*number);
             let place = &mut state.places[n];
@@ -604,7 +506,7 @@ impl Engine {
 
     /// Raises the id floor well before it is reached: on the disk first, then for use. `false` if
     /// it should be and could not.
-    fn raise_floor_ahead(&self) -> bool {
+    pub(crate) fn raise_floor_ahead(&self) -> bool {
         let floor = {
             let state = self.lock();
             if !floor_is_near(&state) {
@@ -625,9 +527,12 @@ impl Engine {
     /// Writes the id floor to both files and the lock file, and to the disk where there is one.
     /// Never a lower one than before, whoever comes first.
     pub(crate) fn write_floor(&self, floor: &Floor) -> Result<(), (std::path::PathBuf, io::Error)> {
-        let mut highest = self.flusher.floor.lock();
-        *highest = floor.floor.max(*highest);
-        let floor = &Floor { floor: *highest, ..*floor };
+        let mut raised = self.flusher.floor.lock();
+        if raised.ended {
+            return Ok(());
+        }
+        raised.highest = floor.floor.max(raised.highest);
+        let floor = &Floor { floor: raised.highest, ..*floor };
         for file in &self.files {
             file.write_sealed(FLOOR_AT, &floor.encode());
             if self.flusher.to_disk {

@@ -17,9 +17,8 @@ use std::{
     io,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering, fence},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Duration,
 };
 
 use parking_lot::{Condvar, Mutex};
@@ -27,12 +26,13 @@ use parking_lot::{Condvar, Mutex};
 use crate::{
     engine::{CheckFn, Place, Trust},
     error::MementoError,
-    header::{Uuid, WAKE_AT, data_at},
+    header::{Uuid, data_at},
     id::SnapshotId,
     lease::Leases,
+    looks::{MAX_SCHEMA, clip},
     memento::{Hold, Keeper},
     record::{Extent, Record},
-    recover::{MAX_SCHEMA, blocks_of, clip},
+    recover::blocks_of,
     ring::{Ring, Word},
     schema::{Layout, first_difference},
     session::MAX_ARCHIVE,
@@ -43,9 +43,6 @@ use crate::{
 const TRIES: usize = 1000;
 /// From which try on the processor is left to others in between.
 const YIELD_FROM: usize = 50;
-/// The longest sleep without a look at the file, should the writer have no thread to wake others.
-pub(crate) const NAP: Duration = Duration::from_millis(100);
-
 /// What is known of a snapshot in a place.
 #[derive(Debug, Clone)]
 enum Belief {
@@ -100,19 +97,19 @@ pub(crate) struct Sight {
 pub(crate) struct Follower {
     pub(crate) sight: Sight,
     pub(crate) ring: Ring,
-    desk: Mutex<Desk>,
+    pub(crate) desk: Mutex<Desk>,
     layout: Arc<Layout>,
     check: CheckFn,
     /// The hint as it was when the head was last looked for.
     hint: AtomicU64,
     /// Places are leased that are not the head.
-    others: AtomicBool,
+    pub(crate) others: AtomicBool,
     /// Somebody wanted to give leases back and did not come to it.
-    missed: AtomicBool,
+    pub(crate) missed: AtomicBool,
     /// The watch is awake.
-    watched: AtomicBool,
-    bell: Mutex<bool>,
-    rung: Condvar,
+    pub(crate) watched: AtomicBool,
+    pub(crate) bell: Mutex<bool>,
+    pub(crate) rung: Condvar,
 }
 
 impl std::fmt::Debug for Sight {
@@ -406,7 +403,7 @@ impl Follower {
     }
 
     /// Gives back every lease that nobody here uses (F2).
-    fn sweep(&self, desk: &mut Desk) {
+    pub(crate) fn sweep(&self, desk: &mut Desk) {
         let mut i = 0;
         while i < desk.taken.len() {
             let n = desk.taken[i];
@@ -421,90 +418,6 @@ impl Follower {
         let others = desk.taken.iter().any(|n| head.is_none() || *n != head.place());
         // Relaxed: it saves looking; whoever is told late looks at the next end of a read.
         self.others.store(others, Ordering::Relaxed);
-    }
-
-    /// Something has been read, and may not be needed any more. Costs four loads while nothing
-    /// changes.
-    #[inline]
-    pub(crate) fn tidy(&self) {
-        // SeqCst, behind the swing of the head: partner of the fence in `watch`.
-        let unwatched = !self.watched.load(Ordering::SeqCst);
-        if unwatched || self.others.load(Ordering::Relaxed) || self.is_behind() {
-            self.tidy_now();
-        }
-    }
-
-    #[cold]
-    fn tidy_now(&self) {
-        let Some(mut desk) = self.desk.try_lock() else {
-            // Who has the lock may have swept already.
-            self.missed.store(true, Ordering::Relaxed);
-            return self.ring_bell();
-        };
-        self.let_go(&mut desk);
-        drop(desk);
-        if !self.watched.load(Ordering::SeqCst) && !self.ring.head().is_none() {
-            self.ring_bell();
-        }
-    }
-
-    /// Gives back what is not needed: a head that is not the newest any more saves nobody anything.
-    fn let_go(&self, desk: &mut Desk) {
-        let head = self.ring.head();
-        if self.is_behind() && !head.is_none() {
-            self.ring.vacate(head);
-        }
-        self.sweep(desk);
-    }
-
-    fn ring_bell(&self) {
-        let _bell = self.bell.lock();
-        self.rung.notify_one();
-    }
-
-    /// The watch: a thread that gives the head's lease back when it is not the newest any more and
-    /// nobody comes to read. Otherwise many readers that rarely read would hold as many places.
-    pub(crate) fn watch(&self) {
-        loop {
-            {
-                let mut stop = self.bell.lock();
-                loop {
-                    if *stop {
-                        return;
-                    }
-                    self.watched.store(false, Ordering::SeqCst);
-                    // SeqCst: between the flag and the look; partner of the load in `tidy`, which
-                    // comes after the head was swung.
-                    fence(Ordering::SeqCst);
-                    if !self.ring.head().is_none() || self.missed.load(Ordering::Relaxed) {
-                        self.watched.store(true, Ordering::SeqCst);
-                        break;
-                    }
-                    self.rung.wait(&mut stop);
-                }
-            }
-            let window = &self.sight.windows[0];
-            let seen = window.wake(WAKE_AT);
-            if !self.is_behind() && !self.missed.load(Ordering::Relaxed) {
-                window.wait(WAKE_AT, seen, NAP);
-            }
-            if self.is_behind() || self.missed.swap(false, Ordering::Relaxed) {
-                self.let_go(&mut self.desk.lock());
-            }
-        }
-    }
-
-    /// Nobody reads any more: the watch ends, and mementos alone keep leases.
-    pub(crate) fn end(&self) {
-        *self.bell.lock() = true;
-        self.rung.notify_one();
-        self.sight.windows[0].rouse(WAKE_AT);
-        let mut desk = self.desk.lock();
-        let head = self.ring.head();
-        if !head.is_none() {
-            self.ring.vacate(head);
-        }
-        self.sweep(&mut desk);
     }
 }
 
@@ -546,6 +459,10 @@ impl Keeper for Follower {
         let root = self.desk.lock().seen[place].as_ref().map(|seen| seen.root);
         // It lay in the file when it was checked, and the file does not get shorter.
         root.and_then(|root| self.sight.slot(place).0.leased(root).ok()).unwrap_or_default()
+    }
+
+    fn wrote(&self, _: usize) -> bool {
+        false
     }
 
     fn joined(&self) {}

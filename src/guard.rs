@@ -13,6 +13,7 @@ use std::{
 use crate::{
     engine::Engine,
     error::{RollbackError, SaveError},
+    farewell::Guarded,
     id::SnapshotId,
     memento::Memento,
     rollback::{Rollback, panic_message},
@@ -200,7 +201,10 @@ impl Engine {
         change: impl FnOnce(&mut T) -> Result<R, E>,
     ) -> Result<R, GuardError<E>> {
         let checkpoint = self.checkpoint(state).map_err(|source| GuardError::Save { source })?;
-        match catch_unwind(AssertUnwindSafe(|| change(state))) {
+        let guarded = Guarded::enter();
+        let changed = catch_unwind(AssertUnwindSafe(|| change(state)));
+        drop(guarded);
+        match changed {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => match checkpoint.restore(state) {
                 Ok(rollback) => Err(GuardError::Failed { error, rollback }),

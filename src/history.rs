@@ -175,6 +175,8 @@ pub struct Recovery {
     pub clean: bool,
     /// Bytes whose checksum was compared before opening returned.
     pub verified_bytes: u64,
+    /// The ring was handed over by this process, which still served a moment before.
+    pub predecessor: Option<u32>,
 }
 
 impl fmt::Display for Recovery {
@@ -184,6 +186,9 @@ impl fmt::Display for Recovery {
             None => write!(f, "no snapshot yet")?,
         }
         write!(f, "{}", if self.clean { " after a clean close" } else { "" })?;
+        if let Some(process) = self.predecessor {
+            write!(f, ", handed over by process {process}")?;
+        }
         for slot in &self.rejected {
             write!(f, "; rejected: {slot}")?;
         }

@@ -84,7 +84,8 @@
 //! - A **save** is one walk over the state and one checksum over its bytes, and allocates nothing in
 //!   a steady state. Rows of plain data are one copy. BENCHMARKS.md has the figures, beside the bare
 //!   copy and beside other stores.
-//! - A **read** is two loads and a swap in the thread's own cache line.
+//! - A **read** is two loads and a swap in the thread's own cache line; in another process
+//!   ([`Reader`]) some loads more, and one system call and a check of the bytes for each new snapshot.
 //! - The **ring** is 16 whole snapshots: that many times the state's size in the two files.
 //! - A state is saved whole; for one of gigabytes of which little changes, that is the limit to
 //!   know.
@@ -108,9 +109,17 @@
 //! and on types `#[snapshot(version = 3)]`, shown in the history. Features: `serde` for
 //! `with::Serde`, `glam` for glam's vectors, quaternions and matrices.
 //!
+//! # Restarts
+//!
+//! [`Caretaker::hand_over`] and [`Options::take_over`] pass a ring to the next process while this one
+//! still serves: the lock, the memory of a ring without files, and the clients' connections; only to
+//! a process with the same layout. [`Caretaker::farewell`] publishes a last snapshot when a thread
+//! panics or SIGTERM comes.
+//!
 //! # Read next
 //!
-//! [`Caretaker`] is the whole of the interface. SNAPSHOT_FORMAT.md tells the bytes, ARCHITECTURE.md
+//! [`Caretaker`] is the whole of the interface, and [`Reader`] its look from other processes.
+//! SNAPSHOT_FORMAT.md tells the bytes, ARCHITECTURE.md
 //! the way they take and why.
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
@@ -155,15 +164,25 @@ mod storage;
 mod file;
 mod header;
 mod record;
+mod background;
 mod flush;
 mod relocate;
 mod arm;
 mod expire;
 mod pressure;
-// and back: found, believed, held, restored.
+mod farewell;
+// and back: found, believed,
 mod directory;
 mod open;
 mod recover;
+mod looks;
+// or from a predecessor that still serves,
+mod handover;
+mod gate;
+mod handed;
+mod takeover;
+mod wire;
+// and held, restored.
 mod verify;
 mod checker;
 mod memento;
@@ -175,6 +194,7 @@ mod thaw;
 mod reader;
 mod reader_error;
 mod follower;
+mod watch;
 mod sight;
 mod window;
 mod lease;
@@ -201,7 +221,10 @@ pub use caretaker::Caretaker;
 pub use checker::Checker;
 pub use error::*;
 pub use events::{Event, Events};
+pub use farewell::{Armed, Farewell, LAST_AFTER_PANIC, LAST_AT_SIGTERM};
+pub use gate::Refusal;
 pub use guard::{Checkpoint, GuardError, Payload};
+pub use handover::{HandOver, HandOverError, TakenBack};
 pub use header::Side;
 pub use history::{Entry, EntryState, Recovery, RejectedSlot, Stats};
 pub use id::SnapshotId;

@@ -187,6 +187,39 @@ fn a_first_read_in_a_chunk_beside_its_scan() {
     beside(2, Some(2), read, by_turns);
 }
 
+/// Snapshot 1 gets another place; the one that it left is used again as soon as readers let it.
+fn relocates(shop: &Shop) {
+    shop.write(1, 1);
+    shop.ring.relocate(1, 0, 1);
+    if shop.is_free(1, 0) {
+        shop.publish(2, 0);
+        if shop.is_free(1, 1) {
+            shop.publish(3, 1);
+        }
+    }
+}
+
+#[test]
+fn a_read_beside_a_relocation() {
+    beside(2, Some(0), read, relocates);
+}
+
+#[test]
+fn a_hold_beside_a_relocation() {
+    beside(2, None, hold, relocates);
+}
+
+#[test]
+fn a_relocation_of_what_is_not_the_head_moves_nothing() {
+    check(3, || {
+        let shop = Shop::open(3);
+        shop.publish(2, 1);
+        shop.write(1, 2);
+        shop.ring.relocate(1, 0, 2);
+        assert_eq!(shop.ring.head(), Word::new(2, 1));
+    });
+}
+
 #[test]
 fn two_readers_beside_reuse() {
     check(3, || {
@@ -605,6 +638,28 @@ fn mutant_swing_relaxed() {
         let (done, failed) = (Ordering::Relaxed, Ordering::Relaxed);
         let moved = shop.ring.head_word().compare_exchange(seen, wanted, done, failed);
         assert!(moved.is_ok());
+    };
+    beside(2, Some(0), read, writer);
+}
+
+#[test]
+#[should_panic]
+fn mutant_relocation_before_the_bytes_are_copied() {
+    let writer = |shop: &Shop| {
+        shop.ring.relocate(1, 0, 1);
+        shop.write(1, 1);
+    };
+    beside(2, Some(0), read, writer);
+}
+
+#[test]
+#[should_panic]
+fn mutant_relocation_that_leaves_the_head() {
+    let writer = |shop: &Shop| {
+        shop.write(1, 1);
+        if shop.is_free(1, 0) {
+            shop.publish(2, 0);
+        }
     };
     beside(2, Some(0), read, writer);
 }

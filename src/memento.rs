@@ -48,6 +48,9 @@ pub(crate) trait Keeper: fmt::Debug + Send + Sync {
     /// The archive in a place that the caller holds, and whose root is set.
     fn archive(&self, place: usize) -> &[u8];
 
+    /// Whether the bytes in a place that the caller holds were written here, from a live state.
+    fn wrote(&self, place: usize) -> bool;
+
     /// There is one memento more.
     fn joined(&self);
 
@@ -76,6 +79,11 @@ impl Hold {
 
     pub(crate) fn place(&self) -> usize {
         self.place
+    }
+
+    /// Whether its bytes were written here, rather than found.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.keeper.wrote(self.place)
     }
 }
 

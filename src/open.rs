@@ -5,7 +5,7 @@
 //! again, also after a crash in the middle, finds the same.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
 };
 
@@ -35,7 +35,7 @@ const FILE_SIZE: u64 = 64 << 20;
 const FILE_SIZE_IN_MEMORY: u64 = 1 << 20;
 
 /// A file as it was found.
-enum Opened {
+pub(crate) enum Opened {
     Missing,
     /// Neither header can be read.
     Damaged,
@@ -43,9 +43,9 @@ enum Opened {
 }
 
 /// A file whose header can be read.
-struct Whole {
-    file: MappedFile,
-    header: Header,
+pub(crate) struct Whole {
+    pub(crate) file: MappedFile,
+    pub(crate) header: Header,
     /// The header's bytes, and which copies differ from them.
     bytes: [u8; HEADER_LEN],
     torn: Vec<u64>,
@@ -144,7 +144,7 @@ pub(crate) fn open_on(
         files.push(file);
     }
     let boot = storage.boot();
-    finish(pair(files), file_ids, ring_id, boot, options, Some(storage), found, layout, check)
+    finish(pair(files), file_ids, ring_id, boot, options, Some(storage), found, layout, check, None)
 }
 
 /// A ring without files.
@@ -178,10 +178,10 @@ pub(crate) fn in_memory(
         write_new(name, &*file, side, ring_id, file_ids[side.index()], options, size)?;
         files.push(map(name, file, size, options)?);
     }
-    finish(pair(files), file_ids, ring_id, boot, options.clone(), None, found, layout, check)
+    finish(pair(files), file_ids, ring_id, boot, options.clone(), None, found, layout, check, None)
 }
 
-fn pair(files: Vec<MappedFile>) -> [MappedFile; 2] {
+pub(crate) fn pair(files: Vec<MappedFile>) -> [MappedFile; 2] {
     match <[MappedFile; 2]>::try_from(files) {
         Ok(pair) => pair,
         Err(_) => unreachable!("one file was pushed for each of the two sides"),
@@ -218,10 +218,25 @@ impl Whole {
 }
 
 /// Opens one side's file, reads its header and maps it. Writes nothing.
-fn find(storage: &dyn Storage, options: &Options, side: Side) -> Result<Opened, OpenError> {
-    let name = side.file_name();
-    let path = storage.path().join(name);
-    let Some(file) = storage.file(name)? else { return Ok(Opened::Missing) };
+pub(crate) fn find(
+    storage: &dyn Storage,
+    options: &Options,
+    side: Side,
+) -> Result<Opened, OpenError> {
+    let path = storage.path().join(side.file_name());
+    match storage.file(side.file_name())? {
+        Some(file) => look_at(path, file, options, side),
+        None => Ok(Opened::Missing),
+    }
+}
+
+/// Reads a file's header and maps it. Writes nothing.
+pub(crate) fn look_at(
+    path: PathBuf,
+    file: Box<dyn RawFile>,
+    options: &Options,
+    side: Side,
+) -> Result<Opened, OpenError> {
     let len = file.len().map_err(io_error(&path, "look at"))? / BLOCK * BLOCK;
     let copies = HEADER_AT.map(|at| {
         let mut bytes = [0; HEADER_LEN];
@@ -289,7 +304,7 @@ fn write_new(
 }
 
 /// The id floors that can be read and are this ring's.
-fn floors(
+pub(crate) fn floors(
     files: [Option<&MappedFile>; 2],
     storage: Option<&dyn Storage>,
     ring_id: Uuid,
@@ -302,8 +317,10 @@ fn floors(
     floors
 }
 
+/// Makes an engine of what was found, once all else is settled. `floor` is the one in force, where a
+/// predecessor has written it already.
 #[allow(clippy::too_many_arguments)]
-fn finish(
+pub(crate) fn finish(
     files: [MappedFile; 2],
     file_ids: [Uuid; 2],
     ring_id: Uuid,
@@ -313,6 +330,7 @@ fn finish(
     found: Survey,
     layout: Arc<Layout>,
     check: CheckFn,
+    floor: Option<u64>,
 ) -> Result<Engine, OpenError> {
     let slots = slot_pages(options.ring) as u16;
     let slot = |number: u16| {
@@ -358,7 +376,10 @@ fn finish(
             check,
             max_depth: options.max_depth,
         };
-        tenants(&ground, &taken, &found.snapshots, &mut extents)
+        let snapshots = found.snapshots.iter().map(|(number, _)| *number);
+        let known: Vec<u16> =
+            snapshots.chain(found.twins.iter().map(|(_, number, _)| *number)).collect();
+        tenants(&ground, &taken, &known, &mut extents)
     });
     let [a, b] = extents;
     let engine = Engine::new(
@@ -375,19 +396,22 @@ fn finish(
             leased,
             twins: found.twins,
             next_id: found.next_id,
-            floor: found.next_id + FLOOR_STEP,
+            floor: floor.unwrap_or(found.next_id + FLOOR_STEP),
             recovery: found.recovery,
         },
         layout,
         check,
     );
-    engine.settle_in()?;
+    if floor.is_none() {
+        engine.write_first_floor()?;
+    }
+    engine.uncover();
     Ok(engine)
 }
 
 impl Engine {
-    /// The last step of opening: the new id floor is on the disk, and the files' names are.
-    fn settle_in(&self) -> Result<(), OpenError> {
+    /// The new id floor is on the disk, and the files' names are.
+    fn write_first_floor(&self) -> Result<(), OpenError> {
         let floor = self.lock().floor;
         let note = Floor { floor, next: 0, boot: self.boot, ring_id: self.ring_id };
         let raised = !Mutant::FloorNotRaised.is_on();
@@ -407,13 +431,21 @@ impl Engine {
                 storage.sync().map_err(io_error(storage.path(), "sync"))?;
             }
         }
-        // Whoever can be believed can be read.
+        Ok(())
+    }
+
+    /// The last step of opening: whoever can be believed can be read.
+    fn uncover(&self) {
         let state = self.lock();
         let (head, hint) = (self.ring.head(), self.files[0].word64(HINT_AT));
-        // The last one may have been killed before it came to that. Never back: a hint names an id
-        // that has been given out.
-        if head.id() > Word::from_bits(hint.load(Ordering::Relaxed)).id() {
-            hint.store(head.bits(), Ordering::Relaxed);
+        // The last caretaker may have been killed before it came to that. And where ids go on at the
+        // floor, the hint is what tells the next opening of this boot, should nothing be saved: so it
+        // names the last id that may have been given out, with or without a record, and never goes
+        // back.
+        let last = state.next_id - 1;
+        if last > Word::from_bits(hint.load(Ordering::Relaxed)).id() {
+            let word = if head.id() == last { head } else { Word::new(last, 0) };
+            hint.store(word.bits(), Ordering::Relaxed);
             // Release: as in `publish`.
             self.files[0].word(WAKE_AT).fetch_add(1, Ordering::Release);
         }
@@ -425,6 +457,5 @@ impl Engine {
                 self.ring.set_root(n, base.addr().get() + place.root_pos as usize);
             }
         }
-        Ok(())
     }
 }

@@ -42,6 +42,7 @@ pub struct Options {
     pub(crate) ttl: Option<Duration>,
     pub(crate) max_depth: u32,
     pub(crate) allow_remote: bool,
+    pub(crate) take_over: Option<Duration>,
 }
 
 impl Default for Options {
@@ -54,6 +55,7 @@ impl Default for Options {
             ttl: None,
             max_depth: 512,
             allow_remote: false,
+            take_over: None,
         }
     }
 }
@@ -123,6 +125,15 @@ impl Options {
     #[must_use]
     pub fn allow_remote(mut self, allow: bool) -> Options {
         self.allow_remote = allow;
+        self
+    }
+
+    /// Opens as the successor of whoever holds the ring now, within this time; see
+    /// [`Caretaker::hand_over`](crate::Caretaker::hand_over). Where nobody holds the directory, it
+    /// is opened as usual, at once.
+    #[must_use]
+    pub fn take_over(mut self, timeout: Duration) -> Options {
+        self.take_over = Some(timeout);
         self
     }
 

@@ -16,6 +16,9 @@ use std::{
     time::Duration,
 };
 
+pub(crate) mod socket;
+pub(crate) mod term;
+
 use rustix::{
     fs::{FallocateFlags, MemfdFlags, Mode, OFlags, SealFlags},
     io::Errno,

@@ -232,6 +232,9 @@ impl Engine {
     /// Keeps a listed snapshot under a label, which moves if it is in use.
     pub(crate) fn keep(&self, id: SnapshotId, label: &str) -> Result<(), KeepError> {
         let mut state = self.lock();
+        if state.ended {
+            return Err(KeepError::Gone { id });
+        }
         let n = self.find(&state, id).ok_or(KeepError::Gone { id })?;
         let holders = labelled(&state, label);
         if holders == [n] {
@@ -283,6 +286,9 @@ impl<'a> Moving<'a> {
         let engine = self.engine;
         let side = engine.side_of(target);
         let mut state = engine.lock();
+        if state.ended {
+            return Err(SaveError::HandedOver);
+        }
         let mut patience = PATIENCE;
         let free = loop {
             engine.reclaim_in_turn(&mut state, side);
@@ -372,12 +378,13 @@ impl Making<'_> {
         record.root_pos = goal.root_pos;
         let (from, to) = (record.parent, SnapshotId::new(goal.id));
         // Its pages may look clean though a sync of them has failed.
-        let (redirty, tainted) = (goal.redirty, goal.tainted);
+        let (redirty, tainted, found) = (goal.redirty, goal.tainted, goal.found);
         state.places[n].run = self.run;
         let root = engine.ring.root(target);
         engine.publish(&mut state, n, &record, root);
         state.places[n].redirty = redirty;
         state.places[n].tainted = tainted;
+        state.places[n].found = found;
         state.counts.rollbacks += 1;
         state.making -= 1;
         engine.settled.notify_all();

@@ -17,7 +17,7 @@ use crate::{
     directory::{LEASES_NAME, io_error, open_trusted_by, trust_directory},
     error::{MementoError, OpenError},
     file::BLOCK,
-    follower::{Follower, NAP, Sight},
+    follower::{Follower, Sight},
     header::{BadHeader, FORMAT, HEADER_AT, HEADER_LEN, Header, Side, Uuid, WAKE_AT, data_at},
     history::Entry,
     id::SnapshotId,
@@ -28,6 +28,7 @@ use crate::{
     reader_error::ReaderError,
     schema::Layout,
     snapshot::{Archived, Snapshot},
+    watch::NAP,
     window::Window,
 };
 

@@ -59,7 +59,7 @@ impl Kind {
 }
 
 /// Bytes somewhere in the same file. Without bytes, all three are zero.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub(crate) struct Extent {
     /// From the start of the file.
     pub(crate) offset: u64,

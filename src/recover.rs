@@ -15,19 +15,16 @@ use crate::{
     history::{Recovery, RejectedSlot},
     id::SnapshotId,
     lease::Taken,
+    looks::Looks,
     mutants::Mutant,
     record::{
         DurableNote, Extent, LABEL_AT, LABEL_LEN, NOTE_AT, NOTE_LEN, RECORD_LEN, Record, SLOT_LEN,
         decode_label, has_left, is_label_of, seal_of,
     },
     ring::{MAX_ID, Word},
-    schema::{Layout, first_difference},
+    schema::Layout,
     session::MAX_ARCHIVE,
-    verify::check_place,
 };
-
-/// The longest layout text that is read from a file.
-pub(crate) const MAX_SCHEMA: u64 = 16 << 20;
 
 /// What is known before the first slot page is read.
 #[derive(Clone, Copy)]
@@ -70,13 +67,15 @@ pub(crate) struct Survey {
 }
 
 /// What a slot page holds, once it has passed.
-struct Slot {
+pub(crate) struct Slot {
     number: u16,
-    side: Side,
-    record: Record,
-    place: Place,
+    pub(crate) side: Side,
+    pub(crate) record: Record,
+    pub(crate) place: Place,
     /// Its run counts it among its users.
     claimed: bool,
+    /// It is on the disk if it is whole: of an earlier boot, and nobody has noted it.
+    doubtful: bool,
 }
 
 /// Looks at everything; changes nothing.
@@ -102,6 +101,7 @@ pub(crate) fn survey(ground: &Ground<'_>) -> Survey {
     let mut doubtful = vec![hint.map_or(0, |bits| Word::from_bits(bits).id())];
     let mut highest = 0;
     let slots = found.read_slots(ground, &mut doubtful);
+    let mut looks = Looks::default();
     highest = highest.max(slots.first().map_or(0, |slot| slot.record.id));
     let mut slots = slots.into_iter().peekable();
     while let Some(slot) = slots.next() {
@@ -109,7 +109,7 @@ pub(crate) fn survey(ground: &Ground<'_>) -> Survey {
         while let Some(twin) = slots.next_if(|next| twins[0].record.is_twin_of(&next.record)) {
             twins.push(twin);
         }
-        found.admit_one_of(ground, twins);
+        found.admit_one_of(ground, twins, &mut looks);
     }
     found.next_id = found.next_id(ground, highest, &doubtful);
     found.choose_listed(ground);
@@ -147,7 +147,7 @@ impl Survey {
 
     /// Takes in one of the records of a snapshot: the first that passes. The others, sealed while it
     /// was relocated, go without a word; if none passes, all are rejected.
-    fn admit_one_of(&mut self, ground: &Ground<'_>, twins: Vec<Slot>) {
+    fn admit_one_of(&mut self, ground: &Ground<'_>, twins: Vec<Slot>, looks: &mut Looks) {
         let several = twins.len() > 1;
         let mut taken = None;
         let mut refused = Vec::new();
@@ -163,7 +163,7 @@ impl Survey {
                 continue;
             }
             let number = slot.number;
-            match self.admit(ground, slot, several) {
+            match self.admit(ground, slot, several, looks) {
                 Ok(()) => taken = Some(number),
                 Err(rejected) => refused.push((number, rejected)),
             }
@@ -181,6 +181,7 @@ impl Survey {
         ground: &Ground<'_>,
         mut slot: Slot,
         wholly: bool,
+        looks: &mut Looks,
     ) -> Result<(), RejectedSlot> {
         let (side, place) = (slot.side, slot.record.index);
         let id = SnapshotId::new(slot.record.id);
@@ -189,12 +190,12 @@ impl Survey {
             return reject("its file is gone".to_owned());
         };
         let extents = &mut self.extents[side.index()];
-        let wholly = wholly || self.snapshots.is_empty();
+        let wholly = wholly || slot.doubtful || self.snapshots.is_empty();
         let passed = if self.snapshots.iter().any(|(_, p)| p.id == slot.record.id) {
             Err("another place holds the same id".to_owned())
         } else {
             claim(extents, &mut slot, data_at(ground.ring))
-                .and_then(|()| look(ground, file, &mut slot, wholly))
+                .and_then(|()| looks.look(ground, file, &mut slot, wholly))
         };
         if let Err(reason) = passed {
             release(extents, &slot);
@@ -202,11 +203,12 @@ impl Survey {
             // be able to read it.
             let foreign = slot.record.layout != ground.layout.fingerprint;
             let in_place = foreign && slot.place.schema_run.is_some();
-            if !in_place || layout_text(file, slot.record.schema).is_ok() {
+            if !in_place || looks.has_text(ground, file, &slot) {
                 self.hopeless.push(slot.number);
             }
             return reject(reason);
         }
+        slot.place.durable |= slot.doubtful;
         match &slot.place.trust {
             Trust::Checked => {
                 self.recovery.verified_bytes += slot.place.root.len;
@@ -325,13 +327,12 @@ impl Survey {
 pub(crate) fn tenants(
     ground: &Ground<'_>,
     taken: &Taken,
-    snapshots: &[(u16, Place)],
+    known: &[u16],
     extents: &mut [Extents; 2],
 ) -> Vec<(u16, Place)> {
     let mut tenants = Vec::new();
     for number in 0..2 * slot_pages(ground.ring) as u16 {
-        let known = snapshots.iter().any(|(known, _)| *known == number);
-        if known || !taken.contains(usize::from(number)) {
+        if known.contains(&number) || !taken.contains(usize::from(number)) {
             continue;
         }
         let Some(mut slot) = read_leased(ground, number) else { continue };
@@ -365,7 +366,7 @@ fn read_leased(ground: &Ground<'_>, number: u16) -> Option<Slot> {
         leased_at: Some(crate::clock::steady_millis()),
         ..Place::free()
     };
-    fits.then_some(Slot { number, side, record, place, claimed: false })
+    fits.then_some(Slot { number, side, record, place, claimed: false, doubtful: false })
 }
 
 /// Reads one slot page. `Ok(None)`: nothing is sealed there, as it should be.
@@ -403,23 +404,26 @@ fn read_slot(
     }
     let note: [u8; NOTE_LEN] = file.read(at + NOTE_AT);
     let seal = seal_of(&bytes);
-    let noted = DurableNote::decode(&note)
-        .is_some_and(|n| n.id == record.id && n.record_seal == seal && n.boot == ground.boot);
-    // Read from the disk after a boot, it is on the disk. In the boot that wrote it only the note
-    // tells, since memory may hold what a failed sync has lost.
-    let durable = noted || record.boot != ground.boot || Mutant::NoDurableNote.is_on();
+    // In the boot that wrote it only the note tells, since memory may hold what a failed sync has
+    // lost. After a boot all of it was read from the disk: it is there if it is whole.
+    let earlier = record.boot != ground.boot;
+    let noted = DurableNote::decode(&note).is_some_and(|n| {
+        n.id == record.id && n.record_seal == seal && (earlier || n.boot == ground.boot)
+    });
+    let durable = noted || Mutant::NoDurableNote.is_on();
     let label: [u8; LABEL_LEN] = file.read(at + LABEL_AT);
     let number = side.index() as u16 * slot_pages(ground.ring) as u16 + index;
     let place = Place {
         durable,
-        redirty: !durable,
+        redirty: !durable && !earlier,
         label: decode_label(&label, record.id).map(Into::into),
         left: has_left(&label, record.id),
         // A note, or what is left of one, that may not have reached the disk.
         label_dirty: is_label_of(&label, record.id),
         ..Place::found(&record, seal)
     };
-    Ok(Some(Slot { number, side, record, place, claimed: false }))
+    let doubtful = earlier && !durable;
+    Ok(Some(Slot { number, side, record, place, claimed: false, doubtful }))
 }
 
 /// The blocks under an extent, if it lies and is aligned as extents do.
@@ -474,58 +478,6 @@ fn release(extents: &mut Extents, slot: &Slot) {
     if let Some(run) = slot.place.schema_run {
         extents.release(run);
     }
-}
-
-/// Decides how far a slot is trusted; checks its bytes if it would be the newest.
-fn look(
-    ground: &Ground<'_>,
-    file: &MappedFile,
-    slot: &mut Slot,
-    newest: bool,
-) -> Result<(), String> {
-    let Ground { layout, check, max_depth, .. } = *ground;
-    if slot.record.layout != layout.fingerprint {
-        let text = layout_text(file, slot.record.schema)?;
-        if newest {
-            file.check_extent(slot.place.root)?;
-        }
-        let difference = clip(&first_difference(&text, &layout.text));
-        slot.place.trust = Trust::Foreign(difference.into());
-        return Ok(());
-    }
-    let depth = slot.record.depth;
-    if depth > max_depth {
-        // Whole, perhaps, for those who allow as much.
-        let reason = format!("{depth} pointers deep, and `Options::max_depth` is {max_depth}");
-        slot.place.trust = Trust::Foreign(reason.into());
-        return Ok(());
-    }
-    if newest {
-        check_place(file, &slot.place, check)?;
-        slot.place.trust = Trust::Checked;
-    }
-    Ok(())
-}
-
-/// The start of what a file says, fit for a log.
-pub(crate) fn clip(text: &str) -> String {
-    const MOST: usize = 400;
-    let clean = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
-    let mut clipped: String = text.chars().take(MOST).map(clean).collect();
-    if text.chars().nth(MOST).is_some() {
-        clipped.push_str("...");
-    }
-    clipped
-}
-
-/// The layout text that a record points at.
-fn layout_text(file: &MappedFile, schema: Extent) -> Result<String, String> {
-    if schema.len == 0 || schema.len > MAX_SCHEMA {
-        return Err(format!("of another layout, whose text ({} bytes) cannot be read", schema.len));
-    }
-    file.check_extent(schema)
-        .map_err(|e| format!("of another layout, whose text is damaged: {e}"))?;
-    Ok(String::from_utf8_lossy(file.retained(schema)).into_owned())
 }
 
 /// Which of the snapshots (newest first) are not to be listed: those that had left the ring, and

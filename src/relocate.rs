@@ -297,7 +297,10 @@ impl Engine {
         left.listed = false;
         left.quiet = false;
         left.label = None;
+        let len = left.root.len;
         state.limbo.push(old as u16);
+        state.unasked.places += 1;
+        state.unasked.bytes += len;
         self.ring.relocate(id, old, new);
         let hint = self.files[0].word64(HINT_AT);
         if hint.load(std::sync::atomic::Ordering::Relaxed) == Word::new(id, old).bits() {

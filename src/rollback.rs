@@ -77,9 +77,12 @@ pub(crate) fn panic_message(payload: &(dyn Any + Send)) -> String {
 
 /// Makes `state` what the memento holds, or leaves it as it was.
 pub(crate) fn restore<T: Snapshot>(memento: &Memento<T>, state: &mut T) -> Result<(), Unrestored> {
-    let layout = memento.hold().layout();
+    let hold = memento.hold();
+    let layout = hold.layout();
     let mut touched = None;
-    if !layout.fallible {
+    // Bytes that this process has not written can be whole and still contradict themselves, as by
+    // an entry that is there twice: then a state restored in place would be a mixture (P5).
+    if !layout.fallible && hold.is_ours() {
         let in_place = catch_unwind(AssertUnwindSafe(|| {
             state.restore(memento.archived(), &mut Thaw::of(layout))
         }));
@@ -89,7 +92,8 @@ pub(crate) fn restore<T: Snapshot>(memento: &Memento<T>, state: &mut T) -> Resul
             Err(payload) => touched = Some(panic_message(&*payload)),
         }
     }
-    // A wrapper may refuse, or user code has panicked: a new value aside, then one swap.
+    // The bytes were found, a wrapper may refuse, or user code has panicked: a new value aside, then
+    // one swap.
     let thawed =
         catch_unwind(AssertUnwindSafe(|| T::thaw(memento.archived(), &mut Thaw::of(layout))));
     let mut fresh = match (thawed, touched) {

@@ -61,6 +61,12 @@ impl Inside {
     }
 }
 
+/// Whether this thread is inside the engine at this address.
+pub(crate) fn is_inside(address: usize) -> bool {
+    let inside = |list: &RefCell<Vec<usize>>| list.borrow().contains(&address);
+    INSIDE.try_with(inside).unwrap_or(false)
+}
+
 impl Drop for Inside {
     fn drop(&mut self) {
         _ = INSIDE.try_with(|inside| {

@@ -13,10 +13,11 @@ use rkyv::hash::FxHasher64;
 /// How far the archiving of a shared value has come.
 #[derive(Clone, Copy)]
 pub(crate) enum Shared {
-    /// It is being written: to meet it now is a cycle.
-    Pending,
-    /// It is at this position.
-    At(usize),
+    /// It is being written: to meet it now is a cycle. Around it, this was the deepest so far.
+    Pending { deepest: u32 },
+    /// It is at `pos`, and there are `height` pointers from the one to it to the deepest value
+    /// below.
+    At { pos: usize, height: u32 },
 }
 
 /// A session's lasting memory: resolvers and rows being sorted, on a stack of chunks that never

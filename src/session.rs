@@ -39,8 +39,8 @@ pub struct Halt(());
 /// Relative pointers are signed 32-bit numbers, so no archive is longer than this.
 pub(crate) const MAX_ARCHIVE: u64 = i32::MAX as u64 & !63;
 
-/// Elements without bytes cost nothing to forge, so their number is bounded.
-pub(crate) const MAX_EMPTY_ITEMS: usize = 1 << 24;
+/// Elements without bytes cost nothing to forge, so their number in a whole state is bounded.
+pub(crate) const MAX_EMPTY_ITEMS: usize = 1 << 20;
 
 /// The checksum follows the writer at this distance while an archive outgrows the caches.
 const CRC_WINDOW: usize = 32 << 10;
@@ -66,6 +66,8 @@ pub struct Session {
     depth: u32,
     deepest: u32,
     max_depth: u32,
+    /// Elements without bytes so far.
+    empty: usize,
     scratch: Scratch,
     room: *mut dyn Room,
     halted: Option<Halted>,
@@ -120,6 +122,7 @@ impl Session {
             depth: 0,
             deepest: 0,
             max_depth,
+            empty: 0,
             scratch,
             room,
             halted: None,
@@ -138,6 +141,9 @@ impl Session {
         let resolver = state.archive(self)?;
         let (root, out) = self.place::<T::Archived>()?;
         state.resolve(resolver, out);
+        if self.deepest > self.max_depth {
+            return Err(self.halt(SaveError::TooDeep { max: self.max_depth }));
+        }
         self.checksum();
         let crc = std::mem::take(&mut self.crc).finalize();
         Ok(Written { len: self.pos, root, crc, depth: self.deepest })
@@ -279,12 +285,22 @@ impl Session {
     ) -> Result<usize, Halt> {
         let key = (address, TypeId::of::<P>());
         match self.scratch.shared.get(&key) {
-            Some(Shared::At(pos)) => return Ok(*pos),
-            Some(Shared::Pending) => return Err(self.halt(SaveError::Cyclic)),
+            Some(Shared::At { pos, height }) => {
+                let (pos, height) = (*pos, *height);
+                self.deepest = self.deepest.max(self.depth + height);
+                if self.deepest > self.max_depth {
+                    return Err(self.halt(SaveError::TooDeep { max: self.max_depth }));
+                }
+                return Ok(pos);
+            }
+            Some(Shared::Pending { .. }) => return Err(self.halt(SaveError::Cyclic)),
             None => {}
         }
-        self.scratch.shared.insert(key, Shared::Pending);
+        let deepest = std::mem::replace(&mut self.deepest, self.depth);
+        self.scratch.shared.insert(key, Shared::Pending { deepest });
         let pos = write(self)?;
+        let height = self.deepest - self.depth;
+        self.deepest = self.deepest.max(deepest);
         if pos == self.pos {
             self.reserve(1, 1).map(|at| {
                 // SAFETY: S1: `at` has just been reserved.
@@ -293,7 +309,7 @@ impl Session {
                 unsafe { byte.write(0) };
             })?;
         }
-        self.scratch.shared.insert(key, Shared::At(pos));
+        self.scratch.shared.insert(key, Shared::At { pos, height });
         Ok(pos)
     }
 
@@ -335,15 +351,12 @@ impl Session {
     where
         I: Iterator + Clone,
     {
-        let max = if size_of::<A>() == 0 { MAX_EMPTY_ITEMS } else { u32::MAX as usize };
-        if len > max {
-            return Err(self.halt(SaveError::TooLarge { bytes: len as u64, max: max as u64 }));
-        }
+        self.count::<A>(len)?;
         self.enter()?;
         // The stack comes back by itself where a panic passes: the session ends with it.
         let mark = self.scratch.mark();
-        let layout = MemLayout::array::<R>(len)
-            .map_err(|_| self.halt(SaveError::TooLarge { bytes: len as u64, max: max as u64 }))?;
+        let layout =
+            MemLayout::array::<R>(len).map_err(|_| self.too_many(len, u32::MAX as usize))?;
         let resolvers: *mut R = if size_of::<R>() == 0 {
             NonNull::dangling().as_ptr()
         } else {
@@ -385,6 +398,23 @@ impl Session {
         Ok(pos)
     }
 
+    /// Refuses more elements than an archive can count, or than may be without bytes.
+    #[inline]
+    fn count<A>(&mut self, len: usize) -> Result<(), Halt> {
+        if size_of::<A>() == 0 {
+            self.empty = self.empty.saturating_add(len);
+            if self.empty > MAX_EMPTY_ITEMS {
+                return Err(self.too_many(self.empty, MAX_EMPTY_ITEMS));
+            }
+        }
+        if len > u32::MAX as usize { Err(self.too_many(len, u32::MAX as usize)) } else { Ok(()) }
+    }
+
+    #[cold]
+    fn too_many(&mut self, len: usize, max: usize) -> Halt {
+        self.halt(SaveError::TooLarge { bytes: len as u64, max: max as u64 })
+    }
+
     /// One pointer to something that points no further.
     #[inline]
     fn leaf(&mut self) -> Result<(), Halt> {
@@ -410,12 +440,7 @@ impl Session {
         const { assert!(!T::PLAIN || size_of::<T>() == size_of::<T::Archived>()) };
         const { assert!(!T::PLAIN || align_of::<T>() == align_of::<T::Archived>()) };
         assert!(T::PLAIN);
-        let max = if size_of::<T>() == 0 { MAX_EMPTY_ITEMS } else { u32::MAX as usize };
-        if items.len() > max {
-            return Err(
-                self.halt(SaveError::TooLarge { bytes: items.len() as u64, max: max as u64 })
-            );
-        }
+        self.count::<T>(items.len())?;
         let bytes = size_of_val(items);
         let source = items.as_ptr().cast::<u8>();
         if bytes <= CRC_WINDOW || self.window == usize::MAX {
@@ -542,17 +567,26 @@ unsafe impl Allocator<BoxedError> for Session {
 impl Sharing<BoxedError> for Session {
     fn start_sharing(&mut self, address: usize) -> SharingState {
         match self.scratch.shared.get(&foreign(address)) {
-            Some(Shared::At(pos)) => SharingState::Finished(*pos),
-            Some(Shared::Pending) => SharingState::Pending,
+            Some(Shared::At { pos, height }) => {
+                // Looked at when all is written: here is no way to refuse.
+                self.deepest = self.deepest.max(self.depth + height);
+                SharingState::Finished(*pos)
+            }
+            Some(Shared::Pending { .. }) => SharingState::Pending,
             None => {
-                self.scratch.shared.insert(foreign(address), Shared::Pending);
+                let deepest = std::mem::replace(&mut self.deepest, self.depth);
+                self.scratch.shared.insert(foreign(address), Shared::Pending { deepest });
                 SharingState::Started
             }
         }
     }
 
     fn finish_sharing(&mut self, address: usize, pos: usize) -> Result<(), BoxedError> {
-        self.scratch.shared.insert(foreign(address), Shared::At(pos));
+        let height = self.deepest - self.depth;
+        if let Some(Shared::Pending { deepest }) = self.scratch.shared.get(&foreign(address)) {
+            self.deepest = self.deepest.max(*deepest);
+        }
+        self.scratch.shared.insert(foreign(address), Shared::At { pos, height });
         Ok(())
     }
 }

@@ -337,7 +337,8 @@ impl Disk {
         let inner = self.inner.lock();
         inner.names.get(name).map(|file| {
             let file = &inner.files[*file];
-            let mut bytes = file.disk.iter().flat_map(|page| page.iter().copied()).collect::<Vec<_>>();
+            let mut bytes =
+                file.disk.iter().flat_map(|page| page.iter().copied()).collect::<Vec<_>>();
             bytes.truncate(file.disk_len as usize);
             bytes
         })
@@ -544,7 +545,9 @@ impl File {
 
     fn store(&mut self, bytes: &[u8], at: usize) {
         let span = self.map.as_ref().map_or(0, |map| map.len());
-        if span < at + bytes.len() && self.grow_map((at + bytes.len()).max(self.len as usize)).is_err() {
+        if span < at + bytes.len()
+            && self.grow_map((at + bytes.len()).max(self.len as usize)).is_err()
+        {
             return;
         }
         if let Some(map) = &self.map {

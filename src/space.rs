@@ -36,6 +36,9 @@ impl Engine {
     /// unless space can be had no other way. Answers the length of the last snapshot, too.
     pub(crate) fn begin(&self, need: u64) -> Result<(Making<'_>, u64, Scratch), SaveError> {
         let mut state = self.lock();
+        if state.ended {
+            return Err(SaveError::HandedOver);
+        }
         if Mutant::EvictFirst.is_on() && state.listed.len() >= self.options.ring as usize {
             let unlabelled = |n: &u16| state.places[usize::from(*n)].label.is_none();
             let oldest = state.listed.iter().skip(1).rev().copied().find(unlabelled);

@@ -6,6 +6,7 @@
 
 use std::{
     fmt, io,
+    os::fd::{AsFd as _, BorrowedFd},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -13,6 +14,7 @@ use std::{
 use memmap2::MmapRaw;
 
 use crate::{
+    directory::Directory,
     error::OpenError,
     header::{Floor, Uuid},
     lease::Lessor,
@@ -57,6 +59,11 @@ pub(crate) trait Storage: fmt::Debug + Send + Sync {
 
     /// Writes that copy, and returns when it is on the disk.
     fn write_floor(&self, floor: &Floor) -> io::Result<()>;
+
+    /// The directory of the system's, where it is one.
+    fn directory(&self) -> Option<&Directory> {
+        None
+    }
 }
 
 /// One file: its bytes, its length, and the way to the disk.
@@ -103,6 +110,11 @@ pub(crate) trait RawFile: fmt::Debug + Send + Sync {
     /// looks at them again has them read from there.
     fn forget(&self, _map: &MmapRaw, _from: usize, _len: usize) -> io::Result<()> {
         Ok(())
+    }
+
+    /// Its descriptor, where it is a file of the system's.
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        None
     }
 }
 
@@ -151,5 +163,9 @@ impl RawFile for SystemFile {
 
     fn forget(&self, map: &MmapRaw, from: usize, len: usize) -> io::Result<()> {
         crate::os::forget(&self.0, map, from, len)
+    }
+
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.0.as_fd())
     }
 }

@@ -14,7 +14,7 @@ use std::{
 
 use rkyv::rancor::{BoxedError, Fallible};
 
-use crate::schema::Layout;
+use crate::{schema::Layout, session::MAX_EMPTY_ITEMS};
 
 /// One thawing or restoring of one state. Handed to the derived code; users never make one.
 #[derive(Default)]
@@ -23,6 +23,8 @@ pub struct Thaw {
     layout: Option<Arc<Layout>>,
     /// Shared pointers met so far, by archived address and live type.
     pool: HashMap<(usize, TypeId), Box<dyn Any>>,
+    /// Elements without archived bytes made so far.
+    empty: usize,
 }
 
 impl Thaw {
@@ -34,7 +36,7 @@ impl Thaw {
     /// For a value of `layout`.
     pub(crate) fn of(layout: &Arc<Layout>) -> Thaw {
         let layout = (!layout.carriers.is_empty()).then(|| layout.clone());
-        Thaw { layout, pool: HashMap::new() }
+        Thaw { layout, ..Thaw::default() }
     }
 
     /// Whether a `T` holds a skipped field anywhere inside: then its elements cannot simply be
@@ -45,6 +47,16 @@ impl Thaw {
             None => false,
             Some(layout) => layout.carriers.contains(&TypeId::of::<T>()),
         }
+    }
+
+    /// Counts elements that take no bytes in the archive.
+    pub(crate) fn count_empty(&mut self, len: usize) -> Result<(), ThawError> {
+        self.empty = self.empty.saturating_add(len);
+        if self.empty > MAX_EMPTY_ITEMS {
+            let items = self.empty as u128;
+            return Err(ThawError::out_of_range("sequence of empty elements", items));
+        }
+        Ok(())
     }
 
     /// The shared pointer already made for the archived value at `address`.

@@ -77,7 +77,9 @@ impl Engine {
                 let reason = format!("{} place {index}: {what}", file.path().display());
                 state.places[n].trust = Trust::Rejected(reason.as_str().into());
                 state.rejected.push((id, reason.as_str().into()));
-                self.unlist(&mut state, n as u16);
+                if !state.ended {
+                    self.unlist(&mut state, n as u16);
+                }
                 self.listeners.tell(|| Event::Rejected { id: wanted, reason: reason.clone() });
                 Err(MementoError::Rejected { id: wanted, reason })
             }

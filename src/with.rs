@@ -22,7 +22,10 @@ use crate::{
     thaw::{Thaw, ThawError},
 };
 
-pub use crate::impls::{hashed::Hashed, unsorted::Unsorted};
+pub use crate::impls::{
+    hashed::{ArchivedHashed, Hashed},
+    unsorted::Unsorted,
+};
 #[cfg(feature = "serde")]
 pub use crate::with_serde::{ArchivedSerde, Serde};
 

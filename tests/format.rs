@@ -46,7 +46,10 @@ fn every_crash_point_names_a_test_that_exists() {
         ("damage", include_str!("damage.rs")),
         ("forgery", include_str!("forgery.rs")),
         ("durability", include_str!("durability.rs")),
+        ("relocation", include_str!("relocation.rs")),
         ("process", include_str!("process.rs")),
+        ("reader", include_str!("reader.rs")),
+        ("hostile", include_str!("hostile.rs")),
     ];
     let recovery = DOCUMENT.split("## Recovery").nth(1).and_then(|s| s.split("\n## ").next());
     let rows = recovery.expect("a section").lines().filter(|l| l.contains("::"));

@@ -455,6 +455,30 @@ fn ids_go_on_at_the_floor_after_a_power_cut() {
 }
 
 #[test]
+fn ids_go_on_at_the_floor_when_nothing_was_saved_between_a_power_cut_and_a_kill() {
+    let dir = TempDir::new("power and kill");
+    let caretaker = open(&dir);
+    for n in 1..=9 {
+        caretaker.save(&world(n)).expect("saved");
+    }
+    let cut = dir.copy("cut");
+    drop(caretaker);
+    reboot(&cut);
+    // Neither the newest two nor their hint reached the disk.
+    let floor = floor_of(&cut);
+    for image in Image::both(&cut) {
+        let (at, _) = image.records().pop().expect("its newest");
+        image.write(at, &[0; 196]);
+        image.write(1024, &[0; 12]);
+    }
+    let caretaker = open(&cut);
+    let killed = cut.copy("killed");
+    drop(caretaker);
+    let caretaker = open(&killed);
+    assert_eq!(caretaker.save(&world(10)).expect("saved").get(), floor);
+}
+
+#[test]
 fn ids_survive_the_loss_of_files() {
     let cases: [(&[&str], u64); 6] = [
         (&[A], 3),

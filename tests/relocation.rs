@@ -5,7 +5,7 @@
 mod common;
 
 use std::{
-    fs,
+    fmt, fs,
     path::Path,
     time::{Duration, Instant},
 };
@@ -17,11 +17,16 @@ use snapring::{
     Caretaker, Durability, Event, FlushError, GuardError, Options, SaveError, Snapshot, SnapshotId,
 };
 
-const MARK: u8 = 0xa7;
-
-#[derive(Snapshot, Debug, PartialEq, Clone)]
+#[derive(Snapshot, PartialEq, Clone)]
 struct Blob {
     bytes: Vec<u8>,
+}
+
+/// What is equal in all bytes is told by one of them.
+impl fmt::Debug for Blob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} times {:?}", self.bytes.len(), self.bytes.first())
+    }
 }
 
 fn blob(kib: usize, byte: u8) -> Blob {
@@ -44,13 +49,12 @@ fn open_blobs(durability: Durability, dir: &Path) -> Caretaker<Blob> {
     open_with(&options(durability), dir).expect("opened")
 }
 
-/// Every slot page has been to the disk, and so has every free block, filled with `MARK`: so that
-/// nothing but the data of new snapshots can go wrong once the disk takes no more.
+/// A ring of some snapshots, all on the disk; and every free block has been there, too, so that the
+/// file system has nothing of its own to write when one is written to.
 fn used(failing: &Failing) -> SnapshotId {
     let caretaker = open_blobs(Durability::Process, &failing.ring());
-    for _ in 0..42 {
-        caretaker.save(&blob(1, 3)).expect("saved");
-        caretaker.flush().expect("the disk is well");
+    for n in 1..=10 {
+        caretaker.save(&blob(n, 3)).expect("saved");
     }
     let head = caretaker.close().expect("closed").expect("a head");
     for image in Image::both(&failing.ring()) {
@@ -64,7 +68,11 @@ fn used(failing: &Failing) -> SnapshotId {
             }
         }
         for (block, _) in free.iter().enumerate().filter(|(_, free)| **free) {
-            image.write(block * 4096, &[MARK; 4096]);
+            image.write(block * 4096, &[0xa7; 4096]);
+        }
+        for slot in 0..image.slots() {
+            let page = image.read(Image::slot_at(slot), 4096);
+            image.write(Image::slot_at(slot), &page);
         }
         fs::File::open(image.path()).and_then(|file| file.sync_all()).expect("the disk is well");
     }
@@ -81,7 +89,7 @@ fn what_a_failed_sync_left_behind_is_written_elsewhere_and_then_it_is_durable() 
     let good = used(&failing);
     let caretaker = open_blobs(Durability::Process, &failing.ring());
     let mut events = caretaker.subscribe();
-    failing.fail(MARK);
+    failing.fail();
     let state = blob(1000, 1);
     let bad = caretaker.save(&state).expect("memory has it");
     caretaker.keep(bad, "kept").expect("kept");
@@ -130,7 +138,7 @@ fn a_rollback_to_what_a_failed_sync_left_behind_is_no_safer() {
     let Some(failing) = failing("rollback to a tainted one") else { return };
     let good = used(&failing);
     let caretaker = open_blobs(Durability::Process, &failing.ring());
-    failing.fail(MARK);
+    failing.fail();
     let bad = caretaker.save(&blob(1000, 1)).expect("memory has it");
     assert!(caretaker.flush().is_err());
     let mut live = blob(1, 1);
@@ -154,7 +162,7 @@ fn in_the_background_the_next_save_tells_once_and_all_is_made_good() {
     let within = Duration::from_millis(20);
     let caretaker = open_blobs(Durability::Background { within }, &failing.ring());
     let mut events = caretaker.subscribe();
-    failing.fail(MARK);
+    failing.fail();
     let bad = caretaker.save(&blob(1000, 1)).expect("nothing is known yet");
     loop {
         match events.next_timeout(Duration::from_secs(20)).expect("it is told") {
@@ -194,7 +202,7 @@ fn a_save_that_waits_for_the_disk_says_when_it_waited_in_vain() {
     let Some(failing) = failing("sync") else { return };
     let good = used(&failing);
     let caretaker = open_blobs(Durability::Sync, &failing.ring());
-    failing.fail(MARK);
+    failing.fail();
     for n in 1..=2 {
         let error = caretaker.save(&blob(1000, n)).expect_err("the disk takes no more");
         let SaveError::NotDurable { id, .. } = error else { panic!("{error:?}") };

@@ -29,8 +29,9 @@ pub(crate) fn about(root: &Path) -> String {
          - {model}, {cores} cores, {}, {memory} GiB of memory\n\
          - Linux {}; the files \"on ext4\" are on {disk}, those \"on tmpfs\" on {shared}\n\n\
          All times are medians. Rings flush nothing while they are measured \
-         (`Durability::Process`), but for one row that shows what the default costs; no peer \
-         flushes either. What the rows mean is told in `benches/src/states.rs` (the states), \
+         (`Durability::Process`) and no peer flushes either, but where a row says so: those of \
+         durable saves, those with the flusher behind them, and one that shows what the default \
+         costs. What the rows mean is told in `benches/src/states.rs` (the states), \
          `limit.rs` and `by_hand.rs` (the references) and `peers/`.\n",
         caches.join(", "),
         kernel.trim(),

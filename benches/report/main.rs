@@ -5,6 +5,7 @@
 mod machine;
 mod measured;
 mod plot;
+mod sections;
 mod tables;
 
 use std::{
@@ -46,9 +47,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     tables::targets(&mut page, &paired, &groups, &heaps)?;
     tables::crowd(&mut page, &paired.crowd)?;
     tables::heap(&mut page, &heaps)?;
+    sections::durable(&mut page, &paired.sets)?;
+    sections::pauses(&mut page, &paired.pauses)?;
+    sections::resumed(&mut page, &paired.sets)?;
+    sections::elsewhere(&mut page, &paired)?;
     let plots = Path::new(env!("CARGO_MANIFEST_DIR")).join("plots");
     fs::create_dir_all(&plots)?;
     plot::saves(&plots.join("save.svg"), &groups)?;
+    plot::durable(&plots.join("durable.svg"), &paired.sets)?;
     plot::ratios(&plots.join("ratios.svg"), &paired)?;
     tables::groups(&mut page, &groups)?;
     tables::sets(&mut page, &paired.sets)?;

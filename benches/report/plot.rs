@@ -3,7 +3,7 @@
 use std::{error::Error, path::Path};
 
 use plotters::prelude::*;
-use snapring_bench::results::{Pair, Paired};
+use snapring_bench::results::{Pair, Paired, Set};
 
 use crate::{measured::Group, tables::time};
 
@@ -48,6 +48,37 @@ pub(crate) fn saves(path: &Path, groups: &[Group]) -> Drawn {
             (*name, *colour, STATES.iter().enumerate().filter_map(point).collect())
         })
         .collect();
+    draw(path, "One save on tmpfs, by state", &STATES, lines)
+}
+
+/// States on the plot of durable saves.
+const DURABLE: [&str; 3] = ["small", "room", "world"];
+
+/// What is drawn of each: the row, what it is called, its colour.
+const DURABLE_LINES: [(&str, &str, RGBColor); 6] = [
+    ("snapring map-free", "snapring, map-free", RGBColor(0, 110, 200)),
+    ("snapring sorted", "snapring, sorted maps", RGBColor(90, 170, 235)),
+    ("LMDB put, by wincode", "LMDB, by wincode", RGBColor(0, 140, 80)),
+    ("LMDB put into its map, by wincode", "LMDB's map, by wincode", RGBColor(120, 190, 150)),
+    ("redb insert, by wincode", "redb, by wincode", RGBColor(180, 60, 60)),
+    ("wincode to a file, flushed, renamed", "wincode to a file", RGBColor(140, 80, 170)),
+];
+
+/// Times of durable saves by state, from the rows that ran by turns.
+pub(crate) fn durable(path: &Path, sets: &[Set]) -> Drawn {
+    let nanos = |state: &str, row: &str| {
+        let set = sets.iter().find(|set| set.name == format!("durable {state}, ext4"))?;
+        set.rows.iter().find(|r| r.name == row).map(|r| r.median)
+    };
+    let lines = DURABLE_LINES.map(|(row, name, colour)| {
+        let point = |(at, state): (usize, &&str)| Some((at as f64, nanos(state, row)?));
+        (name, colour, DURABLE.iter().enumerate().filter_map(point).collect())
+    });
+    draw(path, "One save on ext4, on the disk when it returns", &DURABLE, lines.to_vec())
+}
+
+/// A line for each, over the states, on a logarithmic scale.
+fn draw(path: &Path, caption: &str, states: &[&str], lines: Vec<Line>) -> Drawn {
     let times = || lines.iter().flat_map(|(_, _, points)| points).map(|(_, nanos)| *nanos);
     let (low, high) = (times().fold(f64::MAX, f64::min), times().fold(0.0, f64::max));
     if low > high {
@@ -56,11 +87,11 @@ pub(crate) fn saves(path: &Path, groups: &[Group]) -> Drawn {
     let root = SVGBackend::new(path, (860, 520)).into_drawing_area();
     root.fill(&WHITE)?;
     let mut chart = ChartBuilder::on(&root)
-        .caption("One save on tmpfs, by state", ("sans-serif", 20))
+        .caption(caption, ("sans-serif", 20))
         .margin(12)
         .x_label_area_size(32)
         .y_label_area_size(72)
-        .build_cartesian_2d(-0.2..4.4_f64, (low / 2.0..high * 2.0).log_scale())?;
+        .build_cartesian_2d(-0.2..states.len() as f64 + 0.4, (low / 2.0..high * 2.0).log_scale())?;
     chart
         .configure_mesh()
         .disable_x_mesh()
@@ -68,7 +99,7 @@ pub(crate) fn saves(path: &Path, groups: &[Group]) -> Drawn {
         .x_labels(20)
         .x_label_formatter(&|at| {
             let state =
-                STATES.get(at.round().max(0.0) as usize).filter(|_| at.fract().abs() < 0.01);
+                states.get(at.round().max(0.0) as usize).filter(|_| at.fract().abs() < 0.01);
             state.map_or_else(String::new, |state| (*state).to_owned())
         })
         .y_label_formatter(&|nanos| time(*nanos))

@@ -4,10 +4,10 @@ use std::fmt::{self, Write as _};
 
 use snapring_bench::results::{Crowd, Heap, Pair, Paired, Set};
 
-use crate::measured::Group;
+use crate::{measured::Group, sections::beside_a_busy_writer};
 
 /// What snapring must reach, by number.
-const TARGETS: [(u8, &str); 11] = [
+const TARGETS: [(u8, &str); 14] = [
     (1, "save small, on tmpfs, beside mmap-sync's `write_raw` of as many ready bytes"),
     (2, "save 36 bytes, on tmpfs, beside mmap-sync's typed write of the same value"),
     (3, "save room over a ring of 16, beside the limit over as many destinations"),
@@ -19,6 +19,9 @@ const TARGETS: [(u8, &str); 11] = [
     (9, "save among 4 busy readers beside saving without them"),
     (10, "make a ring on ext4, to its first published save"),
     (11, "heap taken by a save in a steady state"),
+    (12, "save so that it is on the disk, on ext4, beside the peers doing so with the same value"),
+    (13, "from `kill -9` to the world live again in another process, beside decoding it there"),
+    (14, "read one field of the newest value from another process"),
 ];
 
 /// The row that the others of a group are measured against, and its column where it has but one.
@@ -27,6 +30,9 @@ fn reference(group: &str) -> Option<(&'static str, Option<&'static str>)> {
         "save 36 bytes" => ("mmap-sync write", None),
         "save small" | "save room" => ("limit, ring of 16", None),
         "save world" | "save cells" => ("limit, ring of 4", None),
+        "durable small" | "durable room" | "durable world" => {
+            ("wincode to a file, flushed, renamed", None)
+        }
         "open small" | "open room" | "open world" | "open cells" => ("one CRC pass", None),
         "rollback small" | "rollback room" | "rollback world" | "rollback cells" => {
             ("by hand", None)
@@ -49,8 +55,9 @@ pub(crate) fn time(nanos: f64) -> String {
     }
 }
 
-fn ratio(ratio: f64) -> String {
+pub(crate) fn ratio(ratio: f64) -> String {
     match ratio {
+        r if r < 0.0001 => "< 0.0001".to_owned(),
         r if r < 0.1 => format!("{r:.4}"),
         r if r < 10.0 => format!("{r:.2}"),
         r => format!("{r:.0}"),
@@ -71,7 +78,7 @@ pub(crate) fn targets(
     writeln!(page, "## What it must reach\n")?;
     writeln!(
         page,
-        "Row and reference ran by turns, round after round in one process (`benches/paired.rs`): the \
+        "Row and reference ran by turns, round after round in one process (`benches/paired/`): the \
          ratio is that of the two medians, the brackets hold the middle half of the rounds' own \
          ratios. The last column is the same ratio from criterion's rows, which ran one after the \
          other.\n"
@@ -97,6 +104,7 @@ pub(crate) fn targets(
                     writeln!(page, "| | {state} | | {each:.1} B | | 64 B | {reached} | |")?;
                 }
             }
+            14 => beside_a_busy_writer(page, &paired.elsewhere)?,
             _ => {}
         }
     }

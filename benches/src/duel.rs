@@ -46,12 +46,13 @@ pub struct Duel<'a> {
     name: String,
     entrants: Vec<Entrant<'a>>,
     claims: Vec<Claim>,
+    equally: bool,
 }
 
 impl<'a> Duel<'a> {
     /// A set without rows.
     pub fn new(name: impl Into<String>) -> Duel<'a> {
-        Duel { name: name.into(), entrants: Vec::new(), claims: Vec::new() }
+        Duel { name: name.into(), entrants: Vec::new(), claims: Vec::new(), equally: true }
     }
 
     /// Adds a row; answers its number.
@@ -77,9 +78,24 @@ impl<'a> Duel<'a> {
         self.enter(name.into(), Box::new(move |calls| (0..calls).map(|_| call()).sum()))
     }
 
+    /// As [`row`](Self::row), where `run` makes so many calls and answers how long they took.
+    pub fn turns(
+        &mut self,
+        name: impl Into<String>,
+        run: impl FnMut(u64) -> Duration + 'a,
+    ) -> usize {
+        self.enter(name.into(), Box::new(run))
+    }
+
     fn enter(&mut self, name: String, run: Run<'a>) -> usize {
         self.entrants.push(Entrant { name, run, calls: 1, times: Vec::new() });
         self.entrants.len() - 1
+    }
+
+    /// Gives every row the time of a turn rather than the same number of calls: for rows that run in
+    /// processes of their own, or differ a thousandfold.
+    pub fn each_as_often_as_it_can(&mut self) {
+        self.equally = false;
     }
 
     /// Promise `target`: this row takes at most so many times what that one takes.
@@ -113,7 +129,7 @@ impl<'a> Duel<'a> {
     }
 
     /// Finds how many calls make a turn, and answers how many rounds there is time for. All rows
-    /// are called equally often, so that each has as many calls to find its data in the caches
+    /// are called equally often (unless that was waived), so that each has as many calls to find its data in the caches
     /// again after the others' turns.
     fn calibrate(&mut self) -> usize {
         let mut most = 1;
@@ -128,12 +144,15 @@ impl<'a> Duel<'a> {
                 let want = TURN.as_nanos() as u64 * calls / nanos;
                 calls = want.clamp(calls + 1, calls * 10);
             }
+            entrant.calls = calls;
             most = most.max(calls);
         }
         let mut round = Duration::ZERO;
         for entrant in &mut self.entrants {
-            entrant.calls = most;
-            round += (entrant.run)(most);
+            if self.equally {
+                entrant.calls = most;
+            }
+            round += (entrant.run)(entrant.calls);
         }
         (BUDGET.as_nanos() / round.as_nanos().max(1)).clamp(15, 301) as usize
     }

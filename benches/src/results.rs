@@ -72,6 +72,44 @@ pub struct Crowd {
     pub longest: f64,
 }
 
+/// How long saves held up the thread that made them.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Pause {
+    /// At what pace, and what ran beside.
+    pub name: String,
+    /// Saves counted.
+    pub saves: u64,
+    /// Median nanoseconds of a save.
+    pub p50: f64,
+    /// One save in ten took longer.
+    pub p90: f64,
+    /// One save in a hundred took longer.
+    pub p99: f64,
+    /// The longest save.
+    pub longest: f64,
+}
+
+/// A reader in another process, beside a writer that saves as fast as it can.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Elsewhere {
+    /// What is saved and read.
+    pub state: String,
+    /// What reads.
+    pub name: String,
+    /// Saves in a second.
+    pub saves: f64,
+    /// Reads in a second.
+    pub reads: f64,
+    /// Reads in a second that found another value than the read before.
+    pub found: f64,
+    /// Median nanoseconds of such a read.
+    pub found_p50: f64,
+    /// One read in a hundred took longer.
+    pub p99: f64,
+    /// The longest read.
+    pub longest: f64,
+}
+
 /// What `paired` writes.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Paired {
@@ -79,6 +117,12 @@ pub struct Paired {
     pub sets: Vec<Set>,
     /// Alone, then among readers.
     pub crowd: Vec<Crowd>,
+    /// Saves with the flusher behind them.
+    #[serde(default)]
+    pub pauses: Vec<Pause>,
+    /// Readers in other processes, their writers busy.
+    #[serde(default)]
+    pub elsewhere: Vec<Elsewhere>,
 }
 
 /// Heap taken by saves in a steady state.

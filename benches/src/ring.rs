@@ -2,7 +2,7 @@
 
 use std::{ops::Deref, path::Path, ptr};
 
-use snapring::{Archived, Caretaker, Durability, Memento, Options, Snapshot};
+use snapring::{Archived, Caretaker, Durability, Memento, Options, Reader, Snapshot};
 
 use crate::place::{Place, Scratch};
 
@@ -69,6 +69,14 @@ pub fn open<T: Snapshot>(dir: &Path, options: &Options) -> Caretaker<T> {
     // SAFETY: the directory was made by this process under a name of its own, and nothing else
     // touches the files in it while a caretaker is open.
     unsafe { options.open(dir) }.expect("a ring in a directory of our own")
+}
+
+/// Opens such a directory for reading, in another process than the one that has it open. Panics where
+/// that fails.
+pub fn reader<T: Snapshot>(dir: &Path) -> Reader<T> {
+    // SAFETY: the files are in a directory of the benchmark's own, which the one writer that has
+    // it open changes as caretakers do, and nobody else.
+    unsafe { Reader::open(dir) }.expect("a ring to read")
 }
 
 /// The archive of `state`, as a save writes it.

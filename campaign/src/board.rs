@@ -38,8 +38,10 @@ pub(crate) enum Report {
     Flushed { durable: u64 },
     /// `durable()` said so.
     Durable { id: u64 },
-    /// An operation said no; the text has why.
+    /// An operation said no, and has done nothing.
     Refused,
+    /// An error was told; where it came with a snapshot, this is its id.
+    Told { id: u64 },
 }
 
 impl Report {
@@ -59,6 +61,7 @@ impl Report {
             Report::Refused => [12, 0, 0, 0],
             Report::Closing => [13, 0, 0, 0],
             Report::Evicted { id } => [14, id, 0, 0],
+            Report::Told { id } => [15, id, 0, 0],
         }
     }
 
@@ -77,6 +80,7 @@ impl Report {
             11 => Report::Durable { id: a },
             13 => Report::Closing,
             14 => Report::Evicted { id: a },
+            15 => Report::Told { id: a },
             _ => Report::Refused,
         }
     }

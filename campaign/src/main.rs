@@ -1,10 +1,12 @@
 //! `snapring-campaign`: reliability campaigns against the real kernel. `--help` tells all.
 
+mod alloc;
 mod board;
 mod campaigns;
 mod dice;
 mod life;
 mod machine;
+mod medium;
 mod mirror;
 mod mount;
 mod oracle;

@@ -70,6 +70,11 @@ impl Oracle {
         self.worlds.values().map(|tick| serial(*tick)).max().unwrap_or(0).max(doing)
     }
 
+    /// The highest id known.
+    pub(crate) fn highest(&self) -> u64 {
+        self.highest
+    }
+
     pub(crate) fn durable(&self) -> u64 {
         self.durable
     }
@@ -127,6 +132,7 @@ impl Oracle {
                 _ => {}
             },
             Report::Refused => self.doing = None,
+            Report::Told { .. } => {}
             Report::Flushed { durable } => {
                 self.listed.iter_mut().for_each(|known| known.label_durable = known.label > 0);
                 self.claim(durable)?;

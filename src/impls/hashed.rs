@@ -3,14 +3,20 @@
 use std::{
     cmp::Ordering,
     collections::{HashMap, HashSet},
+    error::Error,
+    fmt,
     hash::{BuildHasher, Hash},
+    ops::Deref,
 };
 
 use rkyv::{
-    Place,
+    Place, Portable,
+    bytecheck::CheckBytes,
     collections::swiss_table::{
         ArchivedHashMap, ArchivedHashSet, map::HashMapResolver, set::HashSetResolver,
     },
+    munge::munge,
+    rancor::{BoxedError, Source},
 };
 
 use super::{
@@ -21,6 +27,7 @@ use super::{
     zero,
 };
 use crate::{
+    checker::Checker,
     schema::{Node, Schema, Shape},
     session::{Halt, Session},
     snapshot::Snapshot,
@@ -36,6 +43,90 @@ use crate::{
 #[derive(Debug)]
 pub struct Hashed;
 
+/// rkyv's hash table `M`, in which a search is known to end.
+///
+/// A lookup goes from group to group of control bytes until it meets a free one. The first ones
+/// stand once more behind the last, so that a group that begins near the end goes on at the start;
+/// in a forged table they could say that nothing is free, and a lookup would go round for ever.
+#[repr(transparent)]
+pub struct ArchivedHashed<M>(M);
+
+// SAFETY: transparent over a portable form.
+unsafe impl<M: Portable> Portable for ArchivedHashed<M> {}
+
+impl<M> Deref for ArchivedHashed<M> {
+    type Target = M;
+
+    fn deref(&self) -> &M {
+        &self.0
+    }
+}
+
+impl<M: fmt::Debug> fmt::Debug for ArchivedHashed<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Control bytes that are read at once, at most.
+const GROUP: usize = 16;
+
+#[derive(Debug)]
+struct Endless;
+
+impl fmt::Display for Endless {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the copies of a hash table's control bytes differ from them")
+    }
+}
+
+impl Error for Endless {}
+
+/// Whether the control bytes behind a table's last are copies of its first ones, and free beyond.
+///
+/// # Safety
+///
+/// `table` is a table of rkyv's that its own check has passed, in an archive that `table` may reach
+/// all over.
+unsafe fn ends<M>(table: *const M) -> bool {
+    const { assert!(size_of::<M>() == 12, "a relative pointer, a length, a capacity") };
+    // SAFETY: three words; bytes that have been checked are initialised.
+    let words = unsafe { table.cast::<[[u8; 4]; 3]>().read() };
+    let [offset, _, capacity] = words;
+    let (offset, capacity) = (i32::from_le_bytes(offset), u32::from_le_bytes(capacity) as usize);
+    if capacity == 0 {
+        return true;
+    }
+    let count = capacity.next_multiple_of(GROUP) + GROUP - 1;
+    let first = table.cast::<u8>().wrapping_offset(offset as isize);
+    // SAFETY: rkyv's check has seen that as many control bytes lie there, inside the archive.
+    let controls = unsafe { std::slice::from_raw_parts(first, count) };
+    let (table, behind) = controls.split_at(capacity);
+    let wanted = table.iter().chain(std::iter::repeat(&0xff));
+    behind.iter().zip(wanted).all(|(byte, wanted)| byte == wanted)
+}
+
+macro_rules! checked {
+    ($Table:ident<$($P:ident),+>) => {
+        // SAFETY: it is valid where the table is; what more is asked is about meaning.
+        unsafe impl<$($P),+> CheckBytes<Checker> for ArchivedHashed<$Table<$($P),+>>
+        where
+            $Table<$($P),+>: CheckBytes<Checker>,
+        {
+            unsafe fn check_bytes(it: *const Self, c: &mut Checker) -> Result<(), BoxedError> {
+                let table = it.cast::<$Table<$($P),+>>();
+                // SAFETY: transparent, so what the caller promises of `it` holds for the table.
+                unsafe { $Table::check_bytes(table, c) }?;
+                // SAFETY: it has just been checked, by a pointer that the archive's root led to.
+                if unsafe { ends(table) } { Ok(()) } else { Err(BoxedError::new(Endless)) }
+            }
+        }
+    };
+}
+
+checked!(ArchivedHashMap<K, V>);
+checked!(ArchivedHashSet<T>);
+
 /// Slots taken of slots there are: rkyv's own choice.
 const LOAD_FACTOR: (usize, usize) = (7, 8);
 
@@ -47,24 +138,28 @@ where
     V: Snapshot,
     S: BuildHasher + Default + 'static,
 {
-    type Archived = ArchivedHashMap<K::Archived, V::Archived>;
+    type Archived = ArchivedHashed<ArchivedHashMap<K::Archived, V::Archived>>;
     type Resolver = HashMapResolver;
     const FROZEN: bool = K::FROZEN && V::FROZEN;
 
     fn archive(map: &HashMap<K, V, S>, s: &mut Session) -> Result<HashMapResolver, Halt> {
         s.enter()?;
         let entries = map.iter().map(|(k, v)| (By::of(k), By::of(v)));
-        let done = Self::Archived::serialize_from_iter::<_, _, _, By<K>, By<V>, _>(
-            entries,
-            LOAD_FACTOR,
-            s,
-        );
+        let done = ArchivedHashMap::<K::Archived, V::Archived>::serialize_from_iter::<
+            _,
+            _,
+            _,
+            By<K>,
+            By<V>,
+            _,
+        >(entries, LOAD_FACTOR, s);
         s.leave();
         done.map_err(|error| s.wrapper_failed(error))
     }
     fn resolve(map: &HashMap<K, V, S>, r: HashMapResolver, out: Place<Self::Archived>) {
         zero(out);
-        ArchivedHashMap::resolve_from_len(map.len(), LOAD_FACTOR, r, out);
+        munge!(let ArchivedHashed(table) = out);
+        ArchivedHashMap::resolve_from_len(map.len(), LOAD_FACTOR, r, table);
     }
     fn thaw(a: &Self::Archived, t: &mut Thaw) -> Result<HashMap<K, V, S>, ThawError> {
         thaw_hash_map(a.iter(), t)
@@ -99,20 +194,25 @@ where
     T: Snapshot<Archived: Hash + Eq> + Hash + Eq,
     S: BuildHasher + Default + 'static,
 {
-    type Archived = ArchivedHashSet<T::Archived>;
+    type Archived = ArchivedHashed<ArchivedHashSet<T::Archived>>;
     type Resolver = HashSetResolver;
     const FROZEN: bool = T::FROZEN;
 
     fn archive(set: &HashSet<T, S>, s: &mut Session) -> Result<HashSetResolver, Halt> {
         s.enter()?;
         let items = set.iter().map(By::of);
-        let done = Self::Archived::serialize_from_iter::<_, By<T>, _>(items, LOAD_FACTOR, s);
+        let done = ArchivedHashSet::<T::Archived>::serialize_from_iter::<_, By<T>, _>(
+            items,
+            LOAD_FACTOR,
+            s,
+        );
         s.leave();
         done.map_err(|error| s.wrapper_failed(error))
     }
     fn resolve(set: &HashSet<T, S>, r: HashSetResolver, out: Place<Self::Archived>) {
         zero(out);
-        ArchivedHashSet::resolve_from_len(set.len(), LOAD_FACTOR, r, out);
+        munge!(let ArchivedHashed(table) = out);
+        ArchivedHashSet::resolve_from_len(set.len(), LOAD_FACTOR, r, table);
     }
     fn thaw(a: &Self::Archived, t: &mut Thaw) -> Result<HashSet<T, S>, ThawError> {
         let mut set = HashSet::default();

@@ -37,7 +37,7 @@ where
     V: Snapshot,
     S: BuildHasher + Default,
 {
-    countable::<ArchivedEntry<K::Archived, V::Archived>>(entries.len())?;
+    countable::<ArchivedEntry<K::Archived, V::Archived>>(entries.len(), t)?;
     let mut map = HashMap::with_capacity_and_hasher(entries.len(), S::default());
     for (k, v) in entries {
         map.insert(K::thaw(k, t)?, V::thaw(v, t)?);
@@ -61,7 +61,7 @@ where
     F: Fn(&K) -> bool,
 {
     let len = entries.len();
-    countable::<ArchivedEntry<K::Archived, V::Archived>>(len)?;
+    countable::<ArchivedEntry<K::Archived, V::Archived>>(len, t)?;
     if !needs_drop::<V>() && !t.carries_skips::<V>() && !t.carries_skips::<K>() {
         map.clear();
         map.reserve(len);
@@ -166,7 +166,7 @@ unsafe impl<K: Snapshot + Ord, V: Snapshot> Snapshot for BTreeMap<K, V> {
         ArchivedMap::resolve(self.len(), pos, out);
     }
     fn thaw(a: &Self::Archived, t: &mut Thaw) -> Result<Self, ThawError> {
-        countable::<ArchivedEntry<K::Archived, V::Archived>>(a.len())?;
+        countable::<ArchivedEntry<K::Archived, V::Archived>>(a.len(), t)?;
         // Collecting sorts first, which costs nothing where `Ord` is the canonical order.
         a.iter().map(|(k, v)| Ok((K::thaw(k, t)?, V::thaw(v, t)?))).collect()
     }
@@ -188,7 +188,7 @@ unsafe impl<K: Snapshot + Ord, V: Snapshot> Snapshot for BTreeMap<K, V> {
             *self = Self::thaw(a, t)?;
             return Ok(());
         }
-        countable::<ArchivedEntry<K::Archived, V::Archived>>(a.len())?;
+        countable::<ArchivedEntry<K::Archived, V::Archived>>(a.len(), t)?;
         let mut old = std::mem::take(self);
         let entries = a.iter().map(|(k, v)| {
             let mut key = K::thaw(k, t)?;

@@ -10,7 +10,7 @@ use rkyv::{
 use super::append_key;
 use crate::{
     schema::{Node, Schema, Shape},
-    session::{Halt, MAX_EMPTY_ITEMS, Session},
+    session::{Halt, Session},
     snapshot::Snapshot,
     thaw::{Thaw, ThawError},
 };
@@ -61,17 +61,18 @@ pub(crate) fn run_key<'a, T: Snapshot>(mut items: impl Iterator<Item = &'a T>) -
     key
 }
 
-/// Elements without archived bytes cost a forger nothing: their number is bounded on the way back
-/// as it was on the way out.
-pub(crate) fn countable<A>(len: usize) -> Result<(), ThawError> {
-    if size_of::<A>() == 0 && len > MAX_EMPTY_ITEMS {
-        return Err(ThawError::out_of_range("sequence of empty elements", len as u128));
+/// Elements without archived bytes cost a forger nothing: their number in the whole state is bounded
+/// on the way back as it was on the way out.
+#[inline]
+pub(crate) fn countable<A>(len: usize, t: &mut Thaw) -> Result<(), ThawError> {
+    if size_of::<A>() == 0 {
+        t.count_empty(len)?;
     }
     Ok(())
 }
 
 pub(crate) fn thaw_vec<T: Snapshot>(a: &[T::Archived], t: &mut Thaw) -> Result<Vec<T>, ThawError> {
-    countable::<T::Archived>(a.len())?;
+    countable::<T::Archived>(a.len(), t)?;
     let mut items = Vec::with_capacity(a.len());
     if T::PLAIN {
         fill_plain(&mut items, a);
@@ -101,7 +102,7 @@ pub(crate) fn restore_vec<T: Snapshot>(
     a: &[T::Archived],
     t: &mut Thaw,
 ) -> Result<(), ThawError> {
-    countable::<T::Archived>(a.len())?;
+    countable::<T::Archived>(a.len(), t)?;
     if T::PLAIN {
         fill_plain(items, a);
         return Ok(());

@@ -30,7 +30,7 @@ where
     T: Snapshot + Hash + Eq,
     S: BuildHasher,
 {
-    countable::<T::Archived>(items.len())?;
+    countable::<T::Archived>(items.len(), t)?;
     set.reserve(items.len());
     for item in items {
         set.insert(T::thaw(item, t)?);
@@ -130,7 +130,7 @@ unsafe impl<T: Snapshot + Ord> Snapshot for BTreeSet<T> {
         ArchivedSet::resolve(self.len(), pos, out);
     }
     fn thaw(a: &Self::Archived, t: &mut Thaw) -> Result<Self, ThawError> {
-        countable::<T::Archived>(a.len())?;
+        countable::<T::Archived>(a.len(), t)?;
         a.iter().map(|item| T::thaw(item, t)).collect()
     }
     fn restore(&mut self, a: &Self::Archived, t: &mut Thaw) -> Result<(), ThawError> {

@@ -84,6 +84,18 @@ impl Child {
         _ = self.child.wait();
     }
 
+    /// Waits until it ends by itself; how it did.
+    pub(crate) fn end(&mut self) -> std::process::ExitStatus {
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a child to wait for") {
+                return status;
+            }
+            assert!(std::time::Instant::now() < until, "it does not end");
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+    }
+
     pub(crate) fn rest(&mut self) -> Vec<String> {
         std::iter::from_fn(|| self.next()).collect()
     }

@@ -1,8 +1,9 @@
-//! A disk that takes no more, and then does again: a sparse image of a file system, on a memory file
-//! system that is smaller.
+//! A disk that takes no more, and then does again: an image of a file system behind a loop device,
+//! which loses all but its start.
 
 use std::{
-    fs::{self, File},
+    cell::RefCell,
+    fs::{self, File, OpenOptions},
     os::{fd::AsRawFd as _, unix::fs::FileExt as _},
     path::PathBuf,
     process::Command,
@@ -10,31 +11,32 @@ use std::{
 
 use super::place::{Mount, TempDir, run};
 
+/// Bytes of the image.
+const LEN: u64 = 64 << 20;
+/// Bytes that stay while it fails: the file system's own tables, and no file's data.
+const START: u64 = 4 << 20;
+
 /// Unmounted when dropped.
 #[derive(Debug)]
 pub(crate) struct Failing {
     disk: Mount,
-    host: Mount,
     dir: TempDir,
+    /// What lies behind the start, while that is all there is.
+    lost: RefCell<Option<Vec<u8>>>,
 }
 
 impl Failing {
     /// The reason where the system refuses.
     pub(crate) fn new() -> Result<Failing, String> {
         let dir = TempDir::new("failing");
-        let host =
-            Mount::at(&dir.inside("host"), &["-t", "tmpfs", "-o", "size=24m,mode=700", "none"])?;
-        let image = host.path().join("image");
+        let image = dir.inside("image");
         let file = File::create(&image).map_err(|e| e.to_string())?;
-        file.set_len(64 << 20).map_err(|e| e.to_string())?;
+        file.set_len(LEN).map_err(|e| e.to_string())?;
         let mut make = Command::new("mkfs.ext4");
-        // Blocks as large as the host's pages: a write that begins in a page that is there and ends in
-        // one that cannot be had is short, and the loop device takes a short write for a whole one.
-        let blocks = ["-q", "-b", "4096", "-O", "^has_journal", "-E", "root_owner"];
-        run(make.args(blocks).arg(&image))?;
-        let image = image.display().to_string();
-        let disk = Mount::at(&dir.inside("disk"), &["-o", "loop", &image])?;
-        Ok(Failing { disk, host, dir })
+        let kind = ["-q", "-b", "4096", "-O", "^has_journal", "-E", "root_owner"];
+        run(make.args(kind).arg(&image))?;
+        let disk = Mount::at(&dir.inside("disk"), &["-o", "loop", &image.display().to_string()])?;
+        Ok(Failing { disk, dir, lost: RefCell::new(None) })
     }
 
     /// A directory on it, for a ring.
@@ -42,49 +44,55 @@ impl Failing {
         self.disk.path().join("ring")
     }
 
-    fn rest(&self) -> PathBuf {
-        self.host.path().join("rest")
+    fn image(&self) -> File {
+        let image = OpenOptions::new().read(true).write(true).open(self.dir.inside("image"));
+        image.expect("the image")
     }
 
-    /// From now on nothing more gets to the disk where it has not been before, or where the blocks
-    /// hold nothing but `mark`.
-    pub(crate) fn fail(&self, mark: u8) {
-        let image =
-            fs::OpenOptions::new().read(true).write(true).open(self.host.path().join("image"));
-        let image = image.expect("the image");
-        let mut block = [0; 4096];
-        for at in (0..image.metadata().expect("a length").len()).step_by(4096) {
-            image.read_exact_at(&mut block, at).expect("read");
-            if block.iter().all(|b| *b == mark) {
-                let hole = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
-                // SAFETY: an open descriptor and numbers.
-                let punched = unsafe { libc::fallocate(image.as_raw_fd(), hole, at as i64, 4096) };
-                assert_eq!(punched, 0, "a hole in the image");
+    /// The loop device looks how long the image is.
+    fn look_again(&self) {
+        const LOOP_SET_CAPACITY: libc::Ioctl = 0x4c07;
+        let told = Command::new("losetup")
+            .args(["-n", "-O", "NAME", "-j"])
+            .arg(self.dir.inside("image"))
+            .output()
+            .expect("losetup comes with mount");
+        let name = String::from_utf8_lossy(&told.stdout).trim().to_owned();
+        let device = File::open(&name).expect("the loop device");
+        // SAFETY: an open descriptor and a number.
+        let done = unsafe { libc::ioctl(device.as_raw_fd(), LOOP_SET_CAPACITY, 0) };
+        assert_eq!(done, 0, "{name}: {}", std::io::Error::last_os_error());
+    }
+
+    /// From now on no file's data gets to the disk.
+    pub(crate) fn fail(&self) {
+        let image = self.image();
+        let mut lost = vec![0; (LEN - START) as usize];
+        image.read_exact_at(&mut lost, START).expect("read");
+        *self.lost.borrow_mut() = Some(lost);
+        image.set_len(START).expect("cut off");
+        self.look_again();
+    }
+
+    /// The disk has what it had before, and takes everything again.
+    pub(crate) fn heal(&self) {
+        let lost = self.lost.borrow_mut().take().expect("it failed before");
+        let image = self.image();
+        image.set_len(LEN).expect("as long as before");
+        for (n, block) in lost.chunks(4096).enumerate() {
+            if block.iter().any(|byte| *byte != 0) {
+                image.write_all_at(block, START + n as u64 * 4096).expect("as before");
             }
         }
-        let rest = File::create(self.rest()).expect("created");
-        let mut at = 0;
-        while rest.write_at(&[1; 4096], at).is_ok_and(|n| n > 0) {
-            at += 4096;
-        }
-    }
-
-    /// The disk takes everything again.
-    pub(crate) fn heal(&self) {
-        File::create(self.rest()).expect("emptied");
+        self.look_again();
     }
 
     /// What is on the disk at this moment, as after a loss of power: the ring in a mounted copy.
     pub(crate) fn power_cut(&self) -> (Mount, PathBuf) {
-        let image = self.dir.inside("cut");
-        // The copy of a sparse file is sparse.
-        run(Command::new("cp")
-            .arg("--sparse=always")
-            .arg(self.host.path().join("image"))
-            .arg(&image))
-        .expect("a copy of the image");
-        let image = image.display().to_string();
-        let mount = Mount::at(&self.dir.inside("after"), &["-o", "loop", &image]).expect("mounted");
+        let copy = self.dir.inside("cut");
+        fs::copy(self.dir.inside("image"), &copy).expect("a copy of the image");
+        let copy = copy.display().to_string();
+        let mount = Mount::at(&self.dir.inside("after"), &["-o", "loop", &copy]).expect("mounted");
         let ring = mount.path().join("ring");
         (mount, ring)
     }

@@ -1,8 +1,12 @@
 #![forbid(unsafe_code)]
 //! wincode, bitcode and postcard: a value encoded into a buffer that is kept, and a file written
-//! beside and renamed, not flushed.
+//! beside and renamed, flushed or not.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs::{self, File},
+    io::Write as _,
+    path::PathBuf,
+};
 
 use wincode::config::{Configuration, PREALLOCATION_SIZE_LIMIT_DISABLED};
 
@@ -83,6 +87,7 @@ impl<T: serde::Serialize + serde::de::DeserializeOwned> Codec<T> for Postcard {
 /// A file that is replaced as a whole: written under another name, then renamed.
 #[derive(Debug)]
 pub struct Replaced {
+    dir: PathBuf,
     new: PathBuf,
     name: PathBuf,
     _scratch: Scratch,
@@ -92,12 +97,24 @@ impl Replaced {
     /// A file to be.
     pub fn new(place: Place) -> Replaced {
         let scratch = Scratch::new(place);
-        Replaced { new: scratch.at("new"), name: scratch.at("state"), _scratch: scratch }
+        let dir = scratch.at("file");
+        fs::create_dir(&dir).expect("a directory");
+        Replaced { new: dir.join("new"), name: dir.join("state"), dir, _scratch: scratch }
     }
 
     /// Replaces the file's bytes. Panics where the system refuses.
     pub fn write(&self, bytes: &[u8]) {
         fs::write(&self.new, bytes).expect("a file written");
         fs::rename(&self.new, &self.name).expect("a file renamed");
+    }
+
+    /// Replaces them so that they are on the disk: the file is flushed before it is renamed, the
+    /// directory after. Panics where the system refuses.
+    pub fn write_durably(&self, bytes: &[u8]) {
+        let mut file = File::create(&self.new).expect("a file");
+        file.write_all(bytes).expect("a file written");
+        file.sync_all().expect("a file flushed");
+        fs::rename(&self.new, &self.name).expect("a file renamed");
+        File::open(&self.dir).and_then(|dir| dir.sync_all()).expect("a directory flushed");
     }
 }

@@ -1,5 +1,6 @@
 //! The peers: what others have written to keep a value where another reader, process or day finds
-//! it. Each is set up as its own documentation asks for the fastest write that is not durable.
+//! it. Each is set up as its own documentation asks for the fastest write: the fastest that is not
+//! durable, or the fastest that is.
 
 pub mod codec;
 pub mod left_right;

@@ -4,13 +4,17 @@ use crate::run::Run;
 
 mod faults;
 mod images;
+mod allocations;
+mod full_disk;
 mod lives;
 mod mutants;
 mod power;
 mod recovery;
 mod rot;
+mod readers;
 mod simulate;
 mod steps;
+mod sync_errors;
 
 /// A campaign: what it claims, how often it tries, and how.
 #[derive(Debug)]
@@ -29,5 +33,19 @@ pub(crate) struct Campaign {
     pub(crate) run: fn(&mut Run) -> Result<(), String>,
 }
 
-pub(crate) static ALL: &[&Campaign] =
-    &[&simulate::CAMPAIGN, &images::CAMPAIGN, &recovery::CAMPAIGN, &faults::CAMPAIGN, &rot::CAMPAIGN, &mutants::CAMPAIGN, &lives::CAMPAIGN, &power::CAMPAIGN, &steps::CAMPAIGN];
+#[rustfmt::skip]
+pub(crate) static ALL: &[&Campaign] = &[
+    &simulate::CAMPAIGN,
+    &images::CAMPAIGN,
+    &recovery::CAMPAIGN,
+    &faults::CAMPAIGN,
+    &rot::CAMPAIGN,
+    &mutants::CAMPAIGN,
+    &lives::CAMPAIGN,
+    &power::CAMPAIGN,
+    &steps::CAMPAIGN,
+    &sync_errors::CAMPAIGN,
+    &full_disk::CAMPAIGN,
+    &allocations::CAMPAIGN,
+    &readers::CAMPAIGN,
+];

@@ -39,7 +39,12 @@ impl<'a, T: Originator> Image<'a, T> {
 
     /// Opens an image, `levels - 1` times after a crash during the opening of the one before; each
     /// of them must agree with the ledger.
-    pub(crate) fn verify(&mut self, disk: &Disk, ledger: &Ledger, levels: u64) -> Result<(), String> {
+    pub(crate) fn verify(
+        &mut self,
+        disk: &Disk,
+        ledger: &Ledger,
+        levels: u64,
+    ) -> Result<(), String> {
         let next = (levels > 1).then(|| self.crash_during(disk)).flatten();
         if let Some((next, cut)) = next {
             self.deep += 1;
@@ -87,7 +92,9 @@ impl<'a, T: Originator> Image<'a, T> {
         let opened = caught(|| campaign::open::<T>(disk, self.options))?;
         let caretaker = match opened {
             Some(Ok(caretaker)) => caretaker,
-            other => return Err(format!("P3: an image cannot be opened: {:?}", other.map(|r| r.err()))),
+            other => {
+                return Err(format!("P3: an image cannot be opened: {:?}", other.map(|r| r.err())));
+            }
         };
         let found = look(&caretaker)?;
         ledger.check(&found, caretaker.recovery())?;

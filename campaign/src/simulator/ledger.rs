@@ -166,8 +166,11 @@ impl Ledger {
     pub(crate) fn hear(&mut self, event: &Event) -> Result<(), String> {
         match event {
             Event::Saved { id } => {
-                let number = self.making.pop().ok_or_else(|| format!("{id} was saved by nobody"))?;
-                let side = self.newest().map_or(0, |newest| 1_usize.checked_sub(newest.side).unwrap_or(UNKNOWN));
+                let number =
+                    self.making.pop().ok_or_else(|| format!("{id} was saved by nobody"))?;
+                let side = self
+                    .newest()
+                    .map_or(0, |newest| 1_usize.checked_sub(newest.side).unwrap_or(UNKNOWN));
                 self.publish(id.get(), number, side)
             }
             Event::RolledBack { id, from, to } => {
@@ -186,7 +189,8 @@ impl Ledger {
                 let at = self.listed.iter().position(|known| known.id == id.get());
                 let at = at.ok_or_else(|| format!("{id} was evicted, and was not listed"))?;
                 let known = self.listed.remove(at);
-                let kept = known.label.filter(|label| self.moving.is_none_or(|m| m.label != *label));
+                let kept =
+                    known.label.filter(|label| self.moving.is_none_or(|m| m.label != *label));
                 if at == 0 && self.making.is_empty() || kept.is_some() {
                     return Err(format!("{id} was evicted, and is the newest or kept"));
                 }
@@ -250,7 +254,8 @@ impl Ledger {
         for (entry, known) in entries.iter().zip(&mut self.listed) {
             known.durable |= entry.is_durable();
         }
-        for ((_, side), known) in snapring::campaign::sides(caretaker).iter().zip(&mut self.listed) {
+        for ((_, side), known) in snapring::campaign::sides(caretaker).iter().zip(&mut self.listed)
+        {
             if known.side != *side && known.side != UNKNOWN {
                 return Err(format!("{} lies on side {side}, not {}", known.id, known.side));
             }
@@ -330,7 +335,9 @@ impl Ledger {
             }
         }
         let rejected = recovery.rejected.iter().map(|slot| (slot.side as usize, slot.place));
-        if self.after == After::Kill && rejected.into_iter().any(|slot| !self.rejected.contains(&slot)) {
+        if self.after == After::Kill
+            && rejected.into_iter().any(|slot| !self.rejected.contains(&slot))
+        {
             return Err(format!("P3: something was rejected: {}", told()));
         }
         let head = found.iter().find(|f| f.number.is_some()).map_or(0, |f| f.id);
@@ -358,9 +365,8 @@ impl Ledger {
     fn may_be(&self, known: &Known, label: Option<u8>) -> bool {
         let gets = |m: Moving| m.to == Some(known.id) && label == Some(m.label);
         // The old label goes first where a snapshot gets another one.
-        let loses = |m: Moving| {
-            (known.label == Some(m.label) || m.to == Some(known.id)) && label.is_none()
-        };
+        let loses =
+            |m: Moving| (known.label == Some(m.label) || m.to == Some(known.id)) && label.is_none();
         label == known.label || self.moving.is_some_and(|m| gets(m) || loses(m))
     }
 
@@ -377,14 +383,16 @@ impl Ledger {
             if self.number(one.id).is_none() {
                 self.published.push((one.id, number));
             }
-            let side = sides.iter().find(|(id, _)| *id == one.id).map_or(UNKNOWN, |(_, side)| *side);
+            let side =
+                sides.iter().find(|(id, _)| *id == one.id).map_or(UNKNOWN, |(_, side)| *side);
             let known = self.listed.iter().chain(&self.leaving).find(|known| known.id == one.id);
             listed.push(Known {
                 id: one.id,
                 number,
                 side,
                 label: one.label,
-                noted: self.after == After::Cut || known.is_some_and(|k| k.noted && k.label == one.label),
+                noted: self.after == After::Cut
+                    || known.is_some_and(|k| k.noted && k.label == one.label),
                 durable: known.is_some_and(|k| k.durable),
             });
         }

@@ -285,7 +285,10 @@ impl<T: Originator> Life<T> {
                 // Where a file may not grow, the oldest make room before archiving.
                 if before.1 != mind.ledger.highest || !unchanged && !self.is_tight() {
                     let now = &mind.ledger.listed;
-                    return Err(format!("P5: refused ({refused:?}), and {:?} became {now:?}", before.0));
+                    return Err(format!(
+                        "P5: refused ({refused:?}), and {:?} became {now:?}",
+                        before.0
+                    ));
                 }
                 return Ok(None);
             }

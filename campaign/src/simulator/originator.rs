@@ -42,7 +42,8 @@ fn cell(number: u64, at: usize) -> u64 {
 
 fn are_cells<'a>(number: u64, mut found: impl ExactSizeIterator<Item = &'a u64_le>) -> bool {
     let len = found.len();
-    len == cells(number) && (0..len).all(|at| found.next().map(|c| c.to_native()) == Some(cell(number, at)))
+    len == cells(number)
+        && (0..len).all(|at| found.next().map(|c| c.to_native()) == Some(cell(number, at)))
 }
 
 fn name(number: u64) -> String {

@@ -273,11 +273,7 @@ impl<T: Originator> Player<T> {
                 RollbackError::Evicted { .. }
                 | RollbackError::Unknown { .. }
                 | RollbackError::Rejected { .. },
-            ))
-                if !self.is_listed(to) =>
-            {
-                Ok(())
-            }
+            )) if !self.is_listed(to) => Ok(()),
             other => Err(format!("P5: rolling back to {to}: {other:?}")),
         }
     }
@@ -317,7 +313,9 @@ impl<T: Originator> Player<T> {
         let mut mind = self.life.mind();
         mind.hear();
         mind.ledger.making.clear();
-        mind.note(|| format!("  {:?}", done.as_ref().map(|d| d.as_ref().map_err(ToString::to_string))));
+        mind.note(|| {
+            format!("  {:?}", done.as_ref().map(|d| d.as_ref().map_err(ToString::to_string)))
+        });
         drop(mind);
         let wanted = match &done {
             Some(Ok(())) if way == 0 => new,
@@ -325,9 +323,16 @@ impl<T: Originator> Player<T> {
             Some(Err(GuardError::Panicked { message, .. })) if way == 2 && message == PANIC => was,
             Some(Err(GuardError::Save { .. })) if !ran => was,
             // Published, but not on the disk.
-            Some(Err(GuardError::Rollback { source: RollbackError::Unpublished { .. }, .. })) => was,
+            Some(Err(GuardError::Rollback {
+                source: RollbackError::Unpublished { .. }, ..
+            })) => was,
             Some(Err(GuardError::Rollback { source: RollbackError::NoPlace { .. }, .. })) => new,
-            other => return Err(format!("P5: guarding: {:?}", other.as_ref().map(|d| d.as_ref().map_err(|e| e.to_string())))),
+            other => {
+                return Err(format!(
+                    "P5: guarding: {:?}",
+                    other.as_ref().map(|d| d.as_ref().map_err(|e| e.to_string()))
+                ));
+            }
         };
         if self.state != T::of(wanted) {
             return Err(format!("P5: after a guard the state is {:?}, not {wanted}", self.state));
@@ -394,7 +399,10 @@ impl<T: Originator> Player<T> {
             (Ok(memento), Some(known)) => {
                 let number = number_of(&memento)?;
                 if number != known.number {
-                    return Err(format!("P1: {of} was held, and is {number}, not {}", known.number));
+                    return Err(format!(
+                        "P1: {of} was held, and is {number}, not {}",
+                        known.number
+                    ));
                 }
                 if self.held.len() < 4 {
                     self.held.push(Held { memento, number });
@@ -524,7 +532,10 @@ impl<T: Originator> Player<T> {
         let millis = mind.random.below(100_000);
         let wall = Duration::from_secs(mind.random.below(1 << 31)).as_nanos() as u64;
         mind.note(|| format!("it is {wall}"));
-        set_clock(Some(Clock { steady_millis: millis + mind.ledger.highest * 100_000, wall_nanos: wall }));
+        set_clock(Some(Clock {
+            steady_millis: millis + mind.ledger.highest * 100_000,
+            wall_nanos: wall,
+        }));
     }
 
     fn fill_disk(&mut self) {

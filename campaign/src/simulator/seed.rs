@@ -269,7 +269,9 @@ fn end<T: Originator>(life: &Life<T>) -> Result<Ending, String> {
             match closed {
                 Some(Ok(durable)) if durable >= head => {}
                 Some(Err(_)) if life.disk.failed_syncs() > 0 => {}
-                other => return Err(format!("P4: closed with {other:?}, and {head:?} was the head")),
+                other => {
+                    return Err(format!("P4: closed with {other:?}, and {head:?} was the head"));
+                }
             }
             if let Some(wrong) = mind.failure.take() {
                 return Err(wrong);

@@ -1,6 +1,10 @@
 #![forbid(unsafe_code)]
 //! What snapring must reach, measured beside its reference by turns: see `duel`. Also one writer
-//! among readers, and making a ring.
+//! among readers, and making a ring. What needs other processes or the disk is in files of its own.
+
+mod durable;
+mod elsewhere;
+mod resumed;
 
 use std::{
     error::Error,
@@ -19,6 +23,7 @@ use snapring_bench::{
     duel::Duel,
     histogram::Histogram,
     limit::Limit,
+    other::words,
     peers::{left_right::LeftRight, mmap_sync::MmapSync},
     place::{Place, Scratch},
     reopened::{Cached, Closed},
@@ -275,7 +280,7 @@ fn crowd(asked: &Asked) -> Vec<Crowd> {
 type Part = (&'static str, fn(&Asked) -> Set);
 
 /// Everything, by the names that filters go by.
-const PARTS: [Part; 15] = [
+const PARTS: [Part; 21] = [
     ("save small", save_small),
     ("save 36 bytes", save_hello),
     ("save room tmpfs", |a| save_rooms(a, "save room", 3, Place::Tmpfs, ROOM, 16, OF_ROOM)),
@@ -291,13 +296,34 @@ const PARTS: [Part; 15] = [
     ("open tmpfs", |a| open_large(a, Place::Tmpfs)),
     ("open ext4", |a| open_large(a, Place::Ext4)),
     ("create", create),
+    ("durable small", durable::small),
+    ("durable room", durable::room),
+    ("durable world", durable::world),
+    ("resumed", resumed::resumed),
+    ("elsewhere small", elsewhere::small::idle),
+    ("elsewhere room", elsewhere::room::idle),
 ];
 
 /// Map-free, unsorted, sorted.
 const OF_ROOM: [f64; 3] = [1.6, 2.2, 3.0];
 const OF_WORLD: [f64; 3] = [1.6, 2.2, 2.5];
 
+/// A part of a row that runs in a process of its own.
+fn be(words: &[String]) {
+    match words {
+        [first, rest @ ..] if [resumed::HOLD, resumed::RESUME].contains(&first.as_str()) => {
+            resumed::be(rest);
+        }
+        [first, rest @ ..] if first == elsewhere::READ => elsewhere::be(rest),
+        _ => panic!("what to be: {words:?}"),
+    }
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
+    if let Some(words) = words() {
+        be(&words);
+        return Ok(());
+    }
     let asked = Asked::from_args();
     // What was not asked for stays as an earlier run has left it.
     let mut paired: Paired =
@@ -311,6 +337,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     if asked.wants("readers") {
         paired.crowd = crowd(&asked);
+    }
+    if asked.wants("elsewhere busy") {
+        paired.elsewhere = elsewhere::small::busy(&asked);
+        paired.elsewhere.extend(elsewhere::room::busy(&asked));
+    }
+    if asked.wants("pauses") {
+        paired.pauses = durable::pauses(&asked);
     }
     if !asked.test {
         results::write("paired", &paired)?;
