@@ -48,7 +48,7 @@ fn run(run: &mut Run) -> Result<(), String> {
         let mut noticed = false;
         for campaign in watchers(mutant) {
             if let Some((tried, what)) = watch(run, campaign, Some(mutant))? {
-                let what: String = what.chars().take(90).collect();
+                let what: String = what.lines().next().unwrap_or("").chars().take(90).collect();
                 println!("{:<20} {campaign:<10} {tried:>8}  {what}", mutant.name());
                 run.fact(&format!("{} noticed by {campaign} after", mutant.name()), tried);
                 noticed = true;
