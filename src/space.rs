@@ -56,8 +56,11 @@ impl Engine {
             return Err(SaveError::HandedOver);
         }
         if Mutant::EvictFirst.is_on() && state.listed.len() >= self.options.ring as usize {
-            let oldest = state.listed[state.listed.len() - 1];
-            self.unlist(&mut state, oldest);
+            let unlabelled = |n: &u16| state.places[usize::from(*n)].label.is_none();
+            let oldest = state.listed.iter().skip(1).rev().copied().find(unlabelled);
+            if let Some(oldest) = oldest {
+                self.unlist(&mut state, oldest);
+            }
         }
         let last = state.last_len;
         let again = need > 0;

@@ -52,6 +52,9 @@ const OPERATIONS: [Operation; 6] = [
     Operation::Thaw,
 ];
 
+/// Snapshots with their contents, the head, and how many callbacks there were.
+type Found = (Vec<(SnapshotId, u64)>, Option<SnapshotId>, u64);
+
 fn run(run: &mut Run) -> Result<(), String> {
     let mut dice = Dice::new(run.seed);
     let board = Board::new();
@@ -124,9 +127,7 @@ fn child(board: &Board, dir: &Path, operation: Operation, call: Call, seed: u64)
 }
 
 /// What is listed, whole, newest first; the head; and the bytes in use.
-fn told(
-    caretaker: &Caretaker<Fragile>,
-) -> Result<(Vec<(SnapshotId, u64)>, Option<SnapshotId>, u64), String> {
+fn told(caretaker: &Caretaker<Fragile>) -> Result<Found, String> {
     let mut listed = Vec::new();
     for entry in caretaker.history() {
         let memento = caretaker.try_memento(entry.id()).map_err(|error| in_full(&error))?;
