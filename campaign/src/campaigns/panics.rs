@@ -52,7 +52,7 @@ const OPERATIONS: [Operation; 6] = [
     Operation::Thaw,
 ];
 
-/// Snapshots with their contents, the head, and how many callbacks there were.
+/// Snapshots with their contents, the head, and the bytes in use.
 type Found = (Vec<(SnapshotId, u64)>, Option<SnapshotId>, u64);
 
 fn run(run: &mut Run) -> Result<(), String> {
