@@ -125,11 +125,6 @@ impl Engine {
                 false
             }
         };
-        if done {
-            // On the disk its old record ends as well, lest it is found there, with the label of
-            // that time, and taken for the snapshot.
-            self.file_of(old).sync(self.slot_at(old), SLOT_LEN).map_err(|e| (side, e))?;
-        }
         sealed.map(|_| if done { Tried::Done } else { Tried::Left })
     }
 
