@@ -206,7 +206,9 @@ fn planted() {
                     _ = ring.read(whole);
                     let word = &word;
                     // SAFETY: racy by intent; the value is a number.
-                    unsafe { word.0.get().write(word.0.get().read() + 1) };
+                    let before = unsafe { word.0.get().read() };
+                    // SAFETY: as above.
+                    unsafe { word.0.get().write(before + 1) };
                 }
             });
         }
