@@ -14,7 +14,7 @@ use crate::{
     id::SnapshotId,
     record::{Extent, Kind, LABEL_AT, LABEL_LEN, Record, encode_label, seal_of},
     ring::{MAX_ID, Word},
-    session::Scratch,
+    session::{Scratch, Written},
     space::Making,
     sync::{MutexGuard, current},
     tenancy::PATIENCE,
@@ -26,6 +26,17 @@ pub(crate) struct Contents {
     pub(crate) crc: u32,
     pub(crate) root_pos: u32,
     pub(crate) depth: u32,
+}
+
+impl Contents {
+    pub(crate) fn of(written: &Written) -> Contents {
+        Contents {
+            len: written.len as u64,
+            crc: written.crc,
+            root_pos: written.root as u32,
+            depth: written.depth,
+        }
+    }
 }
 
 impl Engine {
@@ -172,7 +183,12 @@ impl Engine {
             if let Some(run) = state.spaces[side.index()].extents.take(blocks) {
                 break run;
             }
-            state = self.make_space(state, side, blocks)?;
+            // The archive is there: what has to leave for its layout's text leaves (P5).
+            if let Some(grown) = self.make_space(state, side, blocks, true)? {
+                state = grown;
+            } else {
+                state = self.lock();
+            }
         };
         let offset = self.run_at(run);
         self.files[side.index()].write(offset, text);

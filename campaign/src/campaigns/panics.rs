@@ -106,11 +106,11 @@ fn child(board: &Board, dir: &Path, operation: Operation, call: Call, seed: u64)
             board.say(Report::Done);
         }
         // And on the disk, so to speak.
-        let before = told(&caretaker)?;
+        let (listed, head, _) = told(&caretaker)?;
         drop(caretaker);
         let again = told(&open(dir)?)?;
-        if before != again {
-            return Err(format!("opened again, it holds {again:?}, not {before:?}"));
+        if (&listed, head) != (&again.0, again.1) {
+            return Err(format!("opened again, it holds {again:?}, not {listed:?}"));
         }
         Ok(())
     });
@@ -151,7 +151,8 @@ fn try_one(
     let (newest, held) = before.0.first().copied().ok_or("nothing is listed")?;
     // Another one than the newest, mostly.
     let (to, target) = *before.0.get(1).unwrap_or(&(newest, held));
-    let mine = first + 5000 + after;
+    let mine = first + 20_000 + after;
+    let changed = mine + 20_000;
     let mut live = fragile(mine);
     let memento = caretaker.try_memento(newest).map_err(|error| in_full(&error))?;
     panic_after(call, after);
@@ -164,10 +165,15 @@ fn try_one(
         },
         Operation::Guard => {
             let outcome = caretaker.guard(&mut live, |live| {
-                live.tick = 0;
+                *live = fragile(changed);
                 Err::<(), _>("refused")
             });
-            (!matches!(outcome, Err(GuardError::Save { .. })), mine)
+            match outcome {
+                Err(GuardError::Save { .. }) => (false, mine),
+                // Told, and the state is as the change left it; what was saved first is there.
+                Err(GuardError::Rollback { .. }) => (true, changed),
+                _ => (true, mine),
+            }
         }
         Operation::ResumeInto => match caretaker.resume_into(&mut live) {
             Ok(_) => (false, held),
