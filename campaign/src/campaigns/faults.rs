@@ -37,7 +37,7 @@ fn run(run: &mut Run) -> Result<(), String> {
         // One kind of fault for each seed.
         let kind = seed as usize;
         let call = CALLS[kind % CALLS.len()];
-        let errno = if kind / CALLS.len() % 2 == 0 { libc::EIO } else { libc::ENOSPC };
+        let errno = if (kind / CALLS.len()).is_multiple_of(2) { libc::EIO } else { libc::ENOSPC };
         let for_ever = kind / CALLS.len() / 2 % 2 == 1;
         for after in 0.. {
             let failed = simulator::fail(seed, Fault { call, after, errno, for_ever });

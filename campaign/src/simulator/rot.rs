@@ -93,7 +93,7 @@ impl Rot {
         self.files[side].len() / PAGE
     }
 
-    fn page<'a>(files: &'a [Vec<u8>; 2], (side, page): (usize, usize)) -> &'a [u8] {
+    fn page(files: &[Vec<u8>; 2], (side, page): (usize, usize)) -> &[u8] {
         files[side].get(page * PAGE..(page + 1) * PAGE).unwrap_or_default()
     }
 
