@@ -15,7 +15,7 @@ use std::{
 
 use snapring::{
     Caretaker, Events, Options,
-    campaign::{self, Call, Disk, Random, file_name},
+    campaign::{self, Call, Disk, Random},
 };
 
 use super::{
@@ -61,9 +61,6 @@ pub(crate) enum Crash {
     Cut,
 }
 
-/// Bytes that the largest state takes at most, with some to spare.
-const MOST: u64 = 64 << 10;
-
 /// What a run has seen, for the figures.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Counts {
@@ -85,7 +82,6 @@ pub(crate) struct Life<T: Originator> {
     pub(crate) ring: usize,
     /// Saves return when they are on the disk: other threads' would wait for their turn.
     sync: bool,
-    max_file_size: u64,
     /// Syncs that had failed when it was opened.
     failed_syncs: AtomicU64,
     caretaker: Mutex<Option<Arc<Caretaker<T>>>>,
@@ -170,7 +166,6 @@ impl<T: Originator> Life<T> {
             options: setting.options.clone(),
             ring: setting.ring,
             sync: setting.sync,
-            max_file_size: setting.max_file_size,
             failed_syncs: AtomicU64::new(0),
             caretaker: Mutex::new(None),
             mind: Mutex::new(mind),
@@ -282,8 +277,7 @@ impl<T: Originator> Life<T> {
                 let same = |k: (&super::ledger::Known, &super::ledger::Known)| k.0.id == k.1.id;
                 let unchanged = before.0.len() == mind.ledger.listed.len()
                     && before.0.iter().zip(&mind.ledger.listed).all(same);
-                // Where a file may not grow, the oldest make room before archiving.
-                if before.1 != mind.ledger.highest || !unchanged && !self.is_tight() {
+                if before.1 != mind.ledger.highest || !unchanged {
                     let now = &mind.ledger.listed;
                     return Err(format!(
                         "P5: refused ({refused:?}), and {:?} became {now:?}",
@@ -300,12 +294,6 @@ impl<T: Originator> Life<T> {
         }
         mind.ledger.agree(&caretaker)?;
         Ok(Some(id))
-    }
-
-    /// Whether a file is as long as it may be, or may not grow.
-    fn is_tight(&self) -> bool {
-        let full = |side| self.disk.len(file_name(side)) + MOST > self.max_file_size;
-        self.disk.is_limited() || self.disk.failed() > 0 || full(0) || full(1)
     }
 
     /// Other threads' saves come by: `most` at most.

@@ -87,7 +87,7 @@ pub(crate) fn setting() -> Setting {
         .durability(Durability::Background { within: std::time::Duration::from_secs(1) })
         .file_size(0)
         .max_file_size(max_file_size);
-    Setting { options, ring: 3, sync: false, max_file_size }
+    Setting { options, ring: 3, sync: false }
 }
 
 impl Script {

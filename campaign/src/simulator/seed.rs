@@ -28,7 +28,6 @@ pub(crate) struct Setting {
     pub(crate) options: Options,
     pub(crate) ring: usize,
     pub(crate) sync: bool,
-    pub(crate) max_file_size: u64,
 }
 
 /// What came of a run.
@@ -59,7 +58,7 @@ impl Setting {
             .durability(durability)
             .file_size(if random.one_in(2) { 0 } else { (max - roomy) / 2 })
             .max_file_size(max);
-        Setting { options, ring: ring as usize, sync, max_file_size: max }
+        Setting { options, ring: ring as usize, sync }
     }
 }
 
