@@ -130,7 +130,13 @@ const UNKNOWN: usize = usize::MAX;
 #[cfg(not(loom))]
 const ENDING: usize = usize::MAX - 1;
 
-#[cfg(not(loom))]
+#[cfg(shuttle)]
+shuttle::thread_local! {
+    static THREAD: Cell<usize> = Cell::new(UNKNOWN);
+    static NUMBER: Number = Number::take();
+}
+
+#[cfg(not(any(loom, shuttle)))]
 thread_local! {
     static THREAD: Cell<usize> = const { Cell::new(UNKNOWN) };
     static NUMBER: Number = Number::take();

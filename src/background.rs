@@ -142,7 +142,8 @@ impl Engine {
         }
         let state = self.lock();
         if state.any_listed(wants_flush) {
-            planned.or_else(|| Some(Instant::now() + within / 2))
+            // Longer than clocks reach is never.
+            planned.or_else(|| Instant::now().checked_add(within / 2))
         } else {
             state.any_listed(|place| place.tainted).then_some(retry.at)
         }

@@ -22,8 +22,6 @@ use std::{
     time::Instant,
 };
 
-use parking_lot::{Condvar, Mutex};
-
 use crate::{
     engine::{Engine, FLOOR_STEP, Place, State},
     error::{FlushError, SaveError},
@@ -34,6 +32,7 @@ use crate::{
     mutants::Mutant,
     options::Durability,
     record::{DurableNote, Extent, NOTE_AT, SLOT_LEN},
+    sync::{Condvar, Mutex},
 };
 
 /// Bytes flushed in one go, where a snapshot is not larger by itself.
@@ -276,6 +275,12 @@ impl Engine {
         if anew {
             self.write_anew(upto);
         }
+        // Those that were in the way may have left the ring meanwhile.
+        let mut state = self.lock();
+        if let Some(steady) = state.steady {
+            self.cover(&mut state, steady);
+        }
+        drop(state);
         drop(batch);
         self.flusher.wake_after_flush();
         match self.flusher.failure() {
@@ -419,7 +424,8 @@ impl Engine {
         between: &mut dyn FnMut(),
     ) -> Result<(), (Side, io::Error)> {
         for (side, extent) in &batch.redirty {
-            self.files[side.index()].redirty(extent.offset, extent.len);
+            let file = &self.files[side.index()];
+            file.redirty(extent.offset, extent.len).map_err(|e| (*side, e))?;
         }
         if self.flusher.waits() {
             for side in Side::BOTH {

@@ -204,8 +204,14 @@ mod error;
 mod clock;
 mod os;
 mod sync;
+#[cfg(shuttle)]
+mod shuttle_locks;
+#[cfg(all(test, shuttle))]
+mod shuttle_models;
 #[cfg(all(test, loom))]
 mod loom_models;
+#[cfg(all(test, loom))]
+mod loom_order;
 #[cfg(all(test, loom))]
 mod loom_leases;
 mod probe;
@@ -215,6 +221,8 @@ mod sim;
 #[cfg(feature = "campaign")]
 #[doc(hidden)]
 pub mod campaign;
+#[cfg(all(test, feature = "campaign"))]
+mod crash_tests;
 
 pub use capture::Pending;
 pub use caretaker::Caretaker;

@@ -356,7 +356,7 @@ pub(crate) fn finish(
     for (number, _) in found.snapshots.iter().filter(|(_, place)| place.label_dirty) {
         // Its page may look clean though a sync of it has failed.
         let (file, at) = slot(*number);
-        file.redirty(at, SLOT_LEN);
+        file.redirty(at, SLOT_LEN).map_err(io_error(file.path(), "make pages dirty of"))?;
     }
     let mut extents = found.extents;
     for (extents, file) in extents.iter_mut().zip(&files) {
@@ -427,10 +427,9 @@ impl Engine {
                     .write_floor(&note)
                     .map_err(io_error(storage.path(), "sync the lock file of"))?;
             }
-            if Mutant::NoDirectorySync.is_on() {
-                return Ok(());
+            if !Mutant::NoDirectorySync.is_on() {
+                storage.sync().map_err(io_error(storage.path(), "sync"))?;
             }
-            storage.sync().map_err(io_error(storage.path(), "sync"))?;
         }
         Ok(())
     }

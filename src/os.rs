@@ -356,6 +356,21 @@ pub(crate) unsafe fn populate(at: NonNull<u8>, len: usize, writable: bool) -> io
     }
 }
 
+/// Makes pages dirty as stores to them would, without any: a failed writeback has left them clean
+/// and write-protected. `false`: this kernel has no such call.
+///
+/// # Safety
+///
+/// As for [`populate`].
+pub(crate) unsafe fn dirty(at: NonNull<u8>, len: usize) -> io::Result<bool> {
+    // SAFETY: by the caller's promise; the advice changes no bytes.
+    match unsafe { rustix::mm::madvise(at.as_ptr().cast(), len, Advice::LinuxPopulateWrite) } {
+        Ok(()) => Ok(true),
+        Err(Errno::INVAL) => Ok(false),
+        Err(e) => Err(e.into()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     //! A network file system taken for a disk would lose snapshots without a word.

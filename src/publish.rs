@@ -5,8 +5,6 @@
 
 use std::sync::atomic::Ordering;
 
-use parking_lot::MutexGuard;
-
 use crate::{
     clock,
     engine::{Engine, FLOOR_STEP, Place, State, Use, blocks_for},
@@ -16,8 +14,9 @@ use crate::{
     id::SnapshotId,
     record::{Extent, Kind, LABEL_AT, LABEL_LEN, Record, encode_label, seal_of},
     ring::{MAX_ID, Word},
-    session::Scratch,
+    session::{Scratch, Written},
     space::Making,
+    sync::{MutexGuard, current},
     tenancy::PATIENCE,
 };
 
@@ -29,10 +28,21 @@ pub(crate) struct Contents {
     pub(crate) depth: u32,
 }
 
+impl Contents {
+    pub(crate) fn of(written: &Written) -> Contents {
+        Contents {
+            len: written.len as u64,
+            crc: written.crc,
+            root_pos: written.root as u32,
+            depth: written.depth,
+        }
+    }
+}
+
 impl Engine {
     /// Waits until no other thread is rolling back.
     fn settle(&self, state: &mut MutexGuard<'_, State>) {
-        while state.mover.is_some_and(|mover| mover != std::thread::current().id()) {
+        while state.mover.is_some_and(|mover| mover != current().id()) {
             self.settled.wait(state);
         }
     }
@@ -173,7 +183,12 @@ impl Engine {
             if let Some(run) = state.spaces[side.index()].extents.take(blocks) {
                 break run;
             }
-            state = self.make_space(state, side, blocks)?;
+            // The archive is there: what has to leave for its layout's text leaves (P5).
+            if let Some(grown) = self.make_space(state, side, blocks, true)? {
+                state = grown;
+            } else {
+                state = self.lock();
+            }
         };
         let offset = self.run_at(run);
         self.files[side.index()].write(offset, text);
@@ -185,7 +200,7 @@ impl Engine {
     /// Rolling back starts: nobody else moves the head until [`Moving`] is dropped. `None` if this
     /// very thread is at it.
     pub(crate) fn begin_move(&self) -> Option<Moving<'_>> {
-        let me = std::thread::current().id();
+        let me = current().id();
         let mut state = self.lock();
         while let Some(mover) = state.mover {
             if mover == me {

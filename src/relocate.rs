@@ -125,6 +125,11 @@ impl Engine {
                 false
             }
         };
+        if done {
+            // On the disk its old record ends as well, lest it is found there, with the label of
+            // that time, and taken for the snapshot.
+            self.file_of(old).sync(self.slot_at(old), SLOT_LEN).map_err(|e| (side, e))?;
+        }
         sealed.map(|_| if done { Tried::Done } else { Tried::Left })
     }
 
@@ -164,7 +169,7 @@ impl Engine {
             if end > file.max() {
                 return None;
             }
-            parking_lot::MutexGuard::unlocked(&mut state, || file.grow(end)).ok()?;
+            crate::sync::MutexGuard::unlocked(&mut state, || file.grow(end)).ok()?;
             let area = (file.len() - self.data_at()) / BLOCK;
             state.spaces[side.index()].extents.grow(area);
             if !state.places[old].listed || state.places[old].id != record.id {
@@ -227,7 +232,7 @@ impl Engine {
         }
         if let Some(schema) = moved.schema {
             // Found, perhaps, and then as doubtful as the rest.
-            file.redirty(schema.offset, schema.len);
+            file.redirty(schema.offset, schema.len)?;
             file.sync(schema.offset, schema.len)?;
         }
         Ok(true)

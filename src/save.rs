@@ -36,6 +36,12 @@ impl Room for Fixed {
     }
 }
 
+#[cfg(shuttle)]
+shuttle::thread_local! {
+    static INSIDE: RefCell<Vec<usize>> = RefCell::new(Vec::new());
+}
+
+#[cfg(not(shuttle))]
 thread_local! {
     /// The engines that this thread is inside of, by address.
     static INSIDE: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
@@ -118,7 +124,9 @@ impl Engine {
         state: &T,
         need: u64,
     ) -> Result<Result<SnapshotId, u64>, SaveError> {
-        let (mut making, last, mut scratch) = self.begin(need)?;
+        let Some((mut making, last, mut scratch)) = self.begin(need)? else {
+            return self.save_aside(state).map(Ok);
+        };
         let (at, len) = making.span();
         let there = making.file().at(at, len);
         let cap = len.min(MAX_ARCHIVE) as usize;
@@ -152,14 +160,9 @@ impl Engine {
         scratch.buffer = buffer;
         match written {
             Ok(written) => {
-                let contents = Contents {
-                    len: written.len as u64,
-                    crc: written.crc,
-                    root_pos: written.root as u32,
-                    depth: written.depth,
-                };
+                making.file().stored(at, written.len as u64);
                 let root = there.addr().get() + written.root;
-                making.seal(&contents, root, scratch).map(Ok)
+                making.seal(&Contents::of(&written), root, scratch).map(Ok)
             }
             Err(halted) => {
                 making.abandon(scratch);
@@ -172,5 +175,55 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// Archives `state` where nothing has to leave for it, in memory of our own, and only then makes
+    /// room: what leaves the ring leaves for a snapshot that is certain (P5). The memory is kept for
+    /// the next time.
+    fn save_aside<T: Snapshot>(&self, state: &T) -> Result<SnapshotId, SaveError> {
+        let (last, mut scratch) = {
+            let mut state = self.lock();
+            (state.last_len, state.scratch.pop().unwrap_or_default())
+        };
+        let depth = self.options.max_depth;
+        let mut buffer = std::mem::take(&mut scratch.buffer);
+        let mut cap = (last + last / 8).clamp(FUSE_FROM, MAX_ARCHIVE) as usize;
+        let outcome = loop {
+            if buffer.len() < cap {
+                buffer.resize(cap, 0);
+            }
+            cap = buffer.len();
+            let (base, fused) = (buffer.as_mut_ptr(), cap as u64 > 2 * FUSE_FROM);
+            let mut fixed = Fixed;
+            // SAFETY: the buffer, aligned to 64 by its type and `cap` long, which nobody else uses;
+            // `fixed` outlives the session.
+            let mut session = unsafe { Session::new(base, cap, fused, depth, scratch, &mut fixed) };
+            let outcome = session.run(state);
+            scratch = session.into_scratch();
+            match outcome {
+                Err(Halted::Elsewhere(more)) => {
+                    cap = (more + more / 4).max(2 * cap as u64).min(MAX_ARCHIVE) as usize;
+                }
+                other => break other,
+            }
+        };
+        let room = match outcome {
+            Ok(written) => self.make_room(written.len as u64).map(|room| (written, room)),
+            Err(Halted::Error(error)) => Err(error),
+            Err(Halted::Elsewhere(_)) => unreachable!("the loop goes on"),
+        };
+        let (written, (making, _, _)) = match room {
+            Ok(found) => found,
+            Err(error) => {
+                scratch.buffer = buffer;
+                self.lock().scratch.push(scratch);
+                return Err(error);
+            }
+        };
+        let (at, _) = making.span();
+        making.file().write(at, &buffer[..written.len]);
+        scratch.buffer = buffer;
+        let there = making.file().at(at, written.len as u64).addr().get();
+        making.seal(&Contents::of(&written), there + written.root, scratch)
     }
 }

@@ -3,8 +3,6 @@
 //!
 //! Knows blocks and who retains what. What is written there is for `save.rs`.
 
-use parking_lot::MutexGuard;
-
 use crate::{
     clock,
     engine::{Engine, Place, State, Use, blocks_for},
@@ -17,6 +15,7 @@ use crate::{
     record::{LABEL_AT, RECORD_LEN, encode_label},
     ring::Word,
     session::Scratch,
+    sync::MutexGuard,
     tenancy::PATIENCE,
 };
 
@@ -32,22 +31,42 @@ pub(crate) struct Making<'a> {
 
 impl Engine {
     /// Takes a place, and room for `need` bytes (0: as many as the last snapshot had) with an
-    /// eighth to spare, on the side opposite the newest snapshot. Changes nothing that is listed,
-    /// unless space can be had no other way. Answers the length of the last snapshot, too.
-    pub(crate) fn begin(&self, need: u64) -> Result<(Making<'_>, u64, Scratch), SaveError> {
+    /// eighth to spare, on the side opposite the newest snapshot. Changes nothing that is listed:
+    /// `None` where something would have to leave for it. Answers the length of the last snapshot,
+    /// too.
+    pub(crate) fn begin(&self, need: u64) -> Result<Option<(Making<'_>, u64, Scratch)>, SaveError> {
+        self.find_room(need, false)
+    }
+
+    /// The same for an archive that is there, of `need` bytes: the oldest leave for it (P5).
+    pub(crate) fn make_room(&self, need: u64) -> Result<(Making<'_>, u64, Scratch), SaveError> {
+        match self.find_room(need.max(1), true)? {
+            Some(room) => Ok(room),
+            None => unreachable!("only who may not evict is sent away"),
+        }
+    }
+
+    fn find_room(
+        &self,
+        need: u64,
+        evict: bool,
+    ) -> Result<Option<(Making<'_>, u64, Scratch)>, SaveError> {
         let mut state = self.lock();
         if state.ended {
             return Err(SaveError::HandedOver);
         }
         if Mutant::EvictFirst.is_on() && state.listed.len() >= self.options.ring as usize {
-            let oldest = state.listed[state.listed.len() - 1];
-            self.unlist(&mut state, oldest);
+            let unlabelled = |n: &u16| state.places[usize::from(*n)].label.is_none();
+            let oldest = state.listed.iter().skip(1).rev().copied().find(unlabelled);
+            if let Some(oldest) = oldest {
+                self.unlist(&mut state, oldest);
+            }
         }
         let last = state.last_len;
         let again = need > 0;
         let need = if again { need } else { last };
         let least = if again { blocks_for(need) } else { 1 };
-        let mut blocks = blocks_for(need + need / 8);
+        let mut blocks = if evict { least } else { blocks_for(need + need / 8) };
         let mut patience = PATIENCE;
         let (side, run) = loop {
             let side = match state.listed.front() {
@@ -59,6 +78,8 @@ impl Engine {
                 // Other threads' saves end soon: nothing need leave for their sake.
                 if self.is_making(&state, side) {
                     self.settled.wait(&mut state);
+                } else if !evict && self.can_evict(&mut state, side) {
+                    return Ok(None);
                 } else if !self.evict_for_space(&mut state, side)
                     && !self.wait_for_readers(&mut state, side, &mut patience)
                 {
@@ -68,7 +89,7 @@ impl Engine {
             }
             let extents = &mut state.spaces[side.index()].extents;
             // A second try knows only that the first was too small: it goes where it can extend.
-            let last = if again { extents.take_last(blocks) } else { None };
+            let last = if again && !evict { extents.take_last(blocks) } else { None };
             if let Some(run) = last.or_else(|| extents.take(blocks)) {
                 break (side, run);
             }
@@ -76,8 +97,9 @@ impl Engine {
             if self.reclaim(&mut state, side) {
                 continue;
             }
-            state = match self.make_space(state, side, blocks) {
-                Ok(state) => state,
+            state = match self.make_space(state, side, blocks, evict) {
+                Ok(Some(state)) => state,
+                Ok(None) => return Ok(None),
                 // Then what there is: the state may have shrunk.
                 Err(SaveError::NoSpace { .. }) if blocks > least => {
                     let state = self.lock();
@@ -94,7 +116,8 @@ impl Engine {
         state.places[self.number(side, index)].state = Use::Making;
         state.making += 1;
         let scratch = state.scratch.pop().unwrap_or_default();
-        Ok((Making { engine: self, side, index, run, blocks, sealed: false }, last, scratch))
+        let making = Making { engine: self, side, index, run, blocks, sealed: false };
+        Ok(Some((making, last, scratch)))
     }
 
     /// Returns when one of the snapshots being made beside `place` has been made, or there is none.
@@ -112,13 +135,15 @@ impl Engine {
         state.places.iter().enumerate().any(making)
     }
 
-    /// Grows the file, or evicts, until `blocks` may fit. The lock is let go while the file grows.
+    /// Grows the file, or evicts, until `blocks` may fit: `None` where something would have to leave
+    /// and may not yet. The lock is let go while the file grows.
     pub(crate) fn make_space<'a>(
         &'a self,
         mut state: MutexGuard<'a, State>,
         side: Side,
         blocks: u64,
-    ) -> Result<MutexGuard<'a, State>, SaveError> {
+        evict: bool,
+    ) -> Result<Option<MutexGuard<'a, State>>, SaveError> {
         let file = &self.files[side.index()];
         let extents = &state.spaces[side.index()].extents;
         let end = self.run_at(extents.tail() + blocks);
@@ -130,14 +155,17 @@ impl Engine {
             let blocks = (file.len() - self.data_at()) / BLOCK;
             state.spaces[side.index()].extents.grow(blocks);
             match grown {
-                Ok(()) => return Ok(state),
+                Ok(()) => return Ok(Some(state)),
                 Err(error) => refused = Some(error),
             }
         }
-        if self.would_fit(&mut state, side, blocks, refused.is_none())
-            && self.evict_for_space(&mut state, side)
-        {
-            return Ok(state);
+        if self.would_fit(&mut state, side, blocks, refused.is_none()) {
+            if !evict {
+                return Ok(None);
+            }
+            if self.evict_for_space(&mut state, side) {
+                return Ok(Some(state));
+            }
         }
         let free = state.spaces[side.index()].extents.largest_gap() * BLOCK;
         let held = self.holders(&mut state, side);
@@ -165,27 +193,41 @@ impl Engine {
     /// (P5).
     fn would_fit(&self, state: &mut State, side: Side, blocks: u64, may_grow: bool) -> bool {
         self.ask_for_leases(state);
+        self.quieten(state);
         let mut trial = state.spaces[side.index()].extents.clone();
         if may_grow {
             trial.grow((self.files[side.index()].max() - self.data_at()) / BLOCK);
         }
         for number in state.listed.iter().skip(2).copied() {
-            if self.is_evictable(state, side, number) {
+            if self.goes_at_once(state, side, number) {
                 trial.release(state.places[usize::from(number)].run);
             }
         }
         trial.take(blocks).is_some()
     }
 
+    /// Whether a listed snapshot's space would be free as soon as it left: nobody reads it, either.
+    fn goes_at_once(&self, state: &State, side: Side, number: u16) -> bool {
+        state.places[usize::from(number)].quiet && self.is_evictable(state, side, number)
+    }
+
+    /// The oldest snapshot of a side that nothing retains, but for the newest two.
+    fn candidate(&self, state: &mut State, side: Side) -> Option<u16> {
+        self.ask_for_leases(state);
+        self.quieten(state);
+        let mut oldest_first = state.listed.iter().skip(2).rev().copied();
+        oldest_first.find(|number| self.goes_at_once(state, side, *number))
+    }
+
+    fn can_evict(&self, state: &mut State, side: Side) -> bool {
+        self.candidate(state, side).is_some()
+    }
+
     /// Unlists the oldest snapshot of a side that nothing retains, but for the newest two. `false`
     /// if there is none.
     pub(crate) fn evict_for_space(&self, state: &mut State, side: Side) -> bool {
-        self.ask_for_leases(state);
-        let mut oldest_first = state.listed.iter().skip(2).rev().copied();
-        let candidate = oldest_first.find(|number| self.is_evictable(state, side, *number));
-        let Some(number) = candidate else { return false };
+        let Some(number) = self.candidate(state, side) else { return false };
         self.unlist(state, number);
-        // A read in progress keeps it a moment longer: then the caller comes for the next one.
         self.reclaim(state, side);
         true
     }

@@ -1,11 +1,26 @@
 #![forbid(unsafe_code)]
-//! The atomics of the reader protocol: std's, or loom's when the protocol is being model-checked.
+//! The atomics of the reader protocol, the engine's locks, and what tells threads apart: the
+//! system's, or a model checker's. loom sees the atomics alone; shuttle all of it.
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 pub(crate) use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+#[cfg(not(shuttle))]
+pub(crate) use std::thread::{ThreadId, current};
+
+#[cfg(not(shuttle))]
+pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard};
 
 #[cfg(loom)]
 pub(crate) use loom::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+#[cfg(shuttle)]
+pub(crate) use shuttle::{
+    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
+    thread::{ThreadId, current},
+};
+
+#[cfg(shuttle)]
+pub(crate) use crate::shuttle_locks::{Condvar, Mutex, MutexGuard};
 
 /// How a look at a place is ended: Release, met by a SeqCst load. loom lets a SeqCst load pass over
 /// a SeqCst store to an older one that is not, which the language rules out; there it is SeqCst, and

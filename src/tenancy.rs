@@ -7,15 +7,13 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use parking_lot::MutexGuard;
-
 use crate::{
     clock,
     engine::{Engine, State, Unasked},
     header::{Side, WAKE_AT},
-    lease::Leases,
     mutants::Mutant,
     os,
+    sync::MutexGuard,
 };
 
 /// Bytes that may wait for the sake of one question in a turn of the ring; more of them ask sooner.
@@ -73,7 +71,7 @@ impl Engine {
     /// Whether a reader is there, in any process. Sees to it that leases show from about when they
     /// were taken.
     pub(crate) fn has_readers(&self) -> bool {
-        let present = self.leases.as_ref().is_some_and(Leases::anybody);
+        let present = self.leases.as_ref().is_some_and(|leases| leases.anybody());
         if present {
             self.ask_for_leases(&mut self.lock());
         }
@@ -106,7 +104,9 @@ impl Engine {
         }
         *patience -= 1;
         self.wake_readers();
-        MutexGuard::unlocked(state, || std::thread::sleep(PAUSE));
+        if let Some(leases) = &self.leases {
+            MutexGuard::unlocked(state, || leases.pause(PAUSE));
+        }
         self.reclaim(state, side);
         true
     }

@@ -40,14 +40,19 @@ pub(crate) struct Mind {
     pub(crate) crash: Option<Crash>,
     /// Other threads may not come by: this one is archiving, or they have.
     pub(crate) alone: bool,
+    /// Looks on at every step.
+    pub(crate) watcher: Option<Watcher>,
     events: Option<Events>,
     seed: u64,
     serial: u64,
     /// Steps until something happens.
-    quiet: u64,
+    pub(crate) quiet: u64,
     /// Images yet to be looked at in this run.
     images: u64,
 }
+
+/// Looks on at a step of the disk's, with what has been reported by then.
+pub(crate) type Watcher = Box<dyn FnMut(&Disk, &Ledger, &mut Random) -> Result<(), String> + Send>;
 
 /// What is to end a life in the middle of something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,6 +103,7 @@ impl Mind {
             crashed: None,
             crash: None,
             alone: false,
+            watcher: None,
             events: None,
             seed,
             serial: 0,
@@ -138,7 +144,7 @@ impl Mind {
     }
 }
 
-fn lock<X>(mutex: &Mutex<X>) -> MutexGuard<'_, X> {
+pub(crate) fn lock<X>(mutex: &Mutex<X>) -> MutexGuard<'_, X> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -318,6 +324,13 @@ impl<T: Originator> Life<T> {
     /// Something happens at a step of the disk's.
     fn step(&self, call: Call) {
         let mut mind = self.mind();
+        if let Some(mut watcher) = mind.watcher.take() {
+            mind.hear();
+            let Mind { ledger, random, .. } = &mut *mind;
+            let seen = watcher(&self.disk, ledger, random);
+            mind.watcher = Some(watcher);
+            mind.judge(seen);
+        }
         if mind.quiet > 0 {
             mind.quiet -= 1;
             return;
