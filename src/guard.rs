@@ -48,11 +48,12 @@ pub enum GuardError<E> {
         /// Why.
         source: SaveError,
     },
-    /// The change failed, and the state could not be put back.
+    /// The change failed, and the rollback did too. For want of a place alone
+    /// ([`Unpublished`](RollbackError::Unpublished)) the state is back, and not published.
     Rollback {
         /// What the change answered, or its panic's text.
         cause: String,
-        /// Why the state could not be put back.
+        /// Why the rollback failed.
         source: RollbackError,
     },
 }
@@ -163,7 +164,9 @@ impl<T: Snapshot> Checkpoint<T> {
     ///
     /// # Errors
     ///
-    /// As [`Caretaker::rollback`](crate::Caretaker::rollback).
+    /// As [`Caretaker::rollback`](crate::Caretaker::rollback); but where there is no place for its
+    /// record the state goes back all the same
+    /// ([`Unpublished`](RollbackError::Unpublished)).
     pub fn restore(self, state: &mut T) -> Result<Rollback, RollbackError> {
         self.engine.rollback_to(state, &self.memento)
     }

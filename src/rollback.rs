@@ -156,13 +156,21 @@ impl Engine {
         })
     }
 
-    /// Rolls `state` back to a memento, listed or not.
+    /// Rolls `state` back to a memento, listed or not. Where its record has no place the state goes
+    /// back all the same: whoever asks has promised that a change which fails is undone (P5).
     pub(crate) fn rollback_to<T: Snapshot>(
         self: &Arc<Engine>,
         state: &mut T,
         memento: &Memento<T>,
     ) -> Result<Rollback, RollbackError> {
-        self.go_back(None, state, |_| Ok(memento.clone()))
+        match self.go_back(None, state, |_| Ok(memento.clone())) {
+            Err(RollbackError::NoPlace { to, source }) => {
+                let _inside = Inside::enter(self).ok_or(RollbackError::Reentrant)?;
+                restore(memento, state).map_err(|why| unrestored(to, why))?;
+                Err(RollbackError::Unpublished { to, source })
+            }
+            done => done,
+        }
     }
 
     fn go_back<T: Snapshot>(
@@ -199,10 +207,7 @@ impl Engine {
         };
         let to = memento.id();
         // ... end here.
-        restore(&memento, state).map_err(|why| match why {
-            Unrestored::Thaw(source) => RollbackError::Thaw { to, source },
-            Unrestored::Poisoned(message) => RollbackError::Poisoned { to, message },
-        })?;
+        restore(&memento, state).map_err(|why| unrestored(to, why))?;
         let id = making
             .seal_rollback(memento.hold().place())
             .map_err(|source| RollbackError::Unpublished { to, source })?;
@@ -237,6 +242,14 @@ impl Engine {
         let Some(word) = self.ring.hold_head() else { return Ok(None) };
         let hold = Hold::counted(self.clone(), word.place(), SnapshotId::new(word.id()));
         Ok(Some(Memento::of(hold)?))
+    }
+}
+
+/// A state that cannot be restored, told as a rollback that cannot be made.
+fn unrestored(to: SnapshotId, why: Unrestored) -> RollbackError {
+    match why {
+        Unrestored::Thaw(source) => RollbackError::Thaw { to, source },
+        Unrestored::Poisoned(message) => RollbackError::Poisoned { to, message },
     }
 }
 

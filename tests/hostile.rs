@@ -316,3 +316,44 @@ fn what_was_found_keeps_the_live_fields_all_the_same() {
     assert!(caretaker.rollback(&mut state, FIRST).is_ok());
     assert_eq!(state, State::from([(1, room(10, Some(7))), (2, room(20, None))]));
 }
+
+// As deep as may be.
+
+/// Recursion through every container that has frames of its own.
+#[derive(Snapshot)]
+enum Tree {
+    Leaf(u8),
+    One(Box<Tree>),
+    Many(Vec<(u8, Tree)>),
+    Named(HashMap<String, Tree>),
+    Sorted(BTreeMap<u8, Result<Tree, u8>>),
+    Shared(Rc<Tree>),
+}
+
+fn tree(depth: u32) -> Tree {
+    (0..depth).fold(Tree::Leaf(1), |tree, n| match n % 5 {
+        0 => Tree::One(Box::new(tree)),
+        1 => Tree::Many(vec![(1, tree)]),
+        2 => Tree::Named([("a key".to_owned(), tree)].into()),
+        3 => Tree::Sorted([(1, Ok(tree))].into()),
+        _ => Tree::Shared(Rc::new(tree)),
+    })
+}
+
+#[test]
+fn the_deepest_state_allowed_fits_a_small_stack() {
+    // What a thread of the standard library has.
+    let small_stack = std::thread::Builder::new().stack_size(2 << 20);
+    let thread = small_stack.spawn(|| {
+        let dir = TempDir::new("deepest");
+        let caretaker = open_with::<Tree>(&small(), &dir).expect("made");
+        // The keys of maps are short: no pointers of their own.
+        assert_eq!(caretaker.save(&tree(512)).expect("as deep as may be"), FIRST);
+        assert!(matches!(caretaker.save(&tree(513)), Err(SaveError::TooDeep { .. })));
+        drop(caretaker);
+        let caretaker = reopened::<Tree>(&dir);
+        let mut state = caretaker.resume().expect("whole").expect("there");
+        assert!(caretaker.rollback(&mut state, FIRST).is_ok());
+    });
+    thread.expect("a thread").join().expect("no overflow, which would end the process");
+}

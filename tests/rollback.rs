@@ -521,3 +521,31 @@ fn a_rollback_without_a_place_changes_nothing() {
     drop(held);
     _ = ring.rollback(&mut live, ring.head().expect("some")).expect("rolls back");
 }
+
+/// A change that fails is undone even where everything is held and no rollback can be published.
+#[test]
+fn a_guarded_change_without_a_place_to_go_back_to_is_undone() {
+    let ring: Caretaker<Arena> = Options::new().ring(2).in_memory().expect("opens");
+    let arena = |tick| Arena { tick, ..Arena::default() };
+    let mut held = Vec::new();
+    let mut live = arena(500);
+    let error = ring.guard(&mut live, |live| {
+        live.tick = 1;
+        // Both sides: a rollback's record goes to its target's.
+        for tick in 0..100 {
+            if let Ok(id) = ring.save(&arena(tick)) {
+                held.push(ring.memento(id).expect("is listed"));
+            }
+            if let Some(newest) = held.last()
+                && let Ok(rollback) = ring.rollback(&mut arena(0), newest.id())
+            {
+                held.push(ring.memento(rollback.id()).expect("is listed"));
+            }
+        }
+        Err::<(), _>("no")
+    });
+    assert_eq!(live, arena(500));
+    let Err(GuardError::Rollback { source, .. }) = &error else { panic!("{error:?}") };
+    assert!(matches!(source, RollbackError::Unpublished { .. }), "{source}");
+    assert!(source.to_string().contains("again"), "{source}");
+}

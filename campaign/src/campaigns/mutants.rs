@@ -27,6 +27,7 @@ fn tries(campaign: &str) -> u64 {
     match campaign {
         "steps" => 20_000,
         "sync-errors" | "readers" => 300,
+        "power" => 600,
         _ => 3_000,
     }
 }
@@ -38,6 +39,7 @@ fn watchers(mutant: Mutant) -> &'static [&'static str] {
         Mutant::SealWithoutId => &["rot"],
         Mutant::RetrySync => &["simulate", "faults", "sync-errors"],
         Mutant::SlotBeforeData | Mutant::NoDurableNote => &["simulate", "faults"],
+        Mutant::NoSteadyRule | Mutant::FloorNotRaised => &["simulate", "power"],
         Mutant::EvictFirst => &["simulate", "steps"],
         Mutant::ReuseLeased => &["simulate", "readers"],
         _ => &["simulate"],
