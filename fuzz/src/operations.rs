@@ -132,21 +132,16 @@ impl Both {
         assert!(listed <= self.ring, "{listed} listed in a ring of {}", self.ring);
     }
 
-    /// Takes what is listed now as listed; what has gone must have been the oldest unlabelled.
+    /// Takes what is listed now as listed; what has gone was neither labelled nor one
+    /// of the newest. (For want of space it may have been younger than others, of the other side.)
     fn forget_evicted(&mut self) {
         let listed: Vec<u64> = self.ids();
         let gone: Vec<u64> = self.known.keys().copied().filter(|id| !listed.contains(id)).collect();
-        // For want of space one that is held stays, since its bytes would, too.
-        let held: Vec<u64> = self.held.iter().map(|held| held.memento.id().get()).collect();
         for id in gone {
             let known = self.known.remove(&id).expect("just seen");
             assert_eq!(known.label, None, "#{id} was kept and is gone");
-            let older = listed.iter().find(|other| {
-                **other < id
-                    && !held.contains(other)
-                    && self.known.get(other).is_some_and(|k| k.label.is_none())
-            });
-            assert_eq!(older, None, "#{id} went before an older one");
+            let newer = listed.iter().filter(|other| **other > id).count();
+            assert!(newer >= 2, "#{id} is gone, and only {newer} are newer");
         }
     }
 
