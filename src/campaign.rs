@@ -12,6 +12,7 @@ use crate::{
     error::OpenError,
     file::{BLOCK, MappedFile},
     header::{FLOOR_AT, FLOOR_LEN, Floor, HEADER_AT, HEADER_LEN, Header, Side, Uuid},
+    history::RejectedSlot,
     open::open_on,
     options::Options,
     record::Extent,
@@ -58,6 +59,19 @@ pub fn sides<T: Snapshot>(caretaker: &Caretaker<T>) -> Vec<(u64, usize)> {
     let state = engine.lock();
     let side = |n: &u16| engine.side_of(usize::from(*n)).index();
     state.listed.iter().map(|n| (state.places[usize::from(*n)].id, side(n))).collect()
+}
+
+/// Where a listed snapshot lies: the number of its place, by which readers lease it, its side, and
+/// its archive's offset and length.
+pub fn place<T: Snapshot>(
+    caretaker: &Caretaker<T>,
+    id: crate::SnapshotId,
+) -> Option<(usize, usize, u64, u64)> {
+    let engine = caretaker.engine();
+    let state = engine.lock();
+    let n = engine.find(&state, id)?;
+    let root = state.places[n].root;
+    Some((n, engine.side_of(n).index(), root.offset, root.len))
 }
 
 /// Bytes of memory under a file's name.
@@ -120,10 +134,11 @@ pub struct Seen {
     /// The newest whole snapshot.
     pub chosen: Option<u64>,
     /// Every snapshot that would be listed, newest first: its id, side, and the extent of its
-    /// archive (offset and length). Those after the first have passed their record's checks alone.
-    pub listed: Vec<(u64, usize, u64, u64)>,
+    /// archive (offset, length and checksum). Those after the first have passed their record's
+    /// checks alone.
+    pub listed: Vec<(u64, usize, u64, u64, u32)>,
     /// Slot pages that did not pass, with the reasons.
-    pub rejected: Vec<String>,
+    pub rejected: Vec<RejectedSlot>,
     /// Where ids go on.
     pub next_id: u64,
 }
@@ -176,9 +191,9 @@ impl Image {
         Seen {
             chosen: found.recovery.chosen.map(crate::SnapshotId::get),
             listed: listed
-                .map(|(n, p)| (p.id, self.side_of(*n), p.root.offset, p.root.len))
+                .map(|(n, p)| (p.id, self.side_of(*n), p.root.offset, p.root.len, p.root.crc))
                 .collect(),
-            rejected: found.recovery.rejected.iter().map(ToString::to_string).collect(),
+            rejected: found.recovery.rejected,
             next_id: found.next_id,
         }
     }

@@ -17,7 +17,7 @@ use std::{
 use crate::{
     error::OpenError,
     header::{FLOOR_LEN, Floor, Uuid},
-    lease::Leases,
+    lease::{Leases, Lessor},
     options::Options,
     os::{self, FileSystem},
     storage::{RawFile, Storage, SystemFile},
@@ -142,8 +142,9 @@ impl Directory {
 }
 
 impl Storage for Directory {
-    fn leases(&self) -> Result<Option<Leases>, OpenError> {
-        open_or_create(&self.path, &self.dir, LEASES_NAME).map(Leases::of).map(Some)
+    fn leases(&self) -> Result<Option<Box<dyn Lessor>>, OpenError> {
+        let file = open_or_create(&self.path, &self.dir, LEASES_NAME)?;
+        Ok(Some(Box::new(Leases::of(file))))
     }
 
     fn path(&self) -> &Path {

@@ -27,7 +27,7 @@ use crate::{
     handed::Handed,
     header::{SLOTS_AT, Side, Uuid, slot_pages},
     history::Recovery,
-    lease::Leases,
+    lease::Lessor,
     memento::Keeper,
     options::Options,
     record::{Extent, Kind, Record, SLOT_LEN},
@@ -284,7 +284,7 @@ pub(crate) struct Engine {
     /// Where the files are; none of a ring in memory.
     pub(crate) storage: Option<Box<dyn Storage>>,
     /// Those of readers in other processes, where there can be any.
-    pub(crate) leases: Option<Leases>,
+    pub(crate) leases: Option<Box<dyn Lessor>>,
     pub(crate) ring_id: Uuid,
     pub(crate) file_ids: [Uuid; 2],
     pub(crate) boot: Uuid,
@@ -306,7 +306,7 @@ impl fmt::Debug for Engine {
 pub(crate) struct Found {
     pub(crate) files: [MappedFile; 2],
     pub(crate) storage: Option<Box<dyn Storage>>,
-    pub(crate) leases: Option<Leases>,
+    pub(crate) leases: Option<Box<dyn Lessor>>,
     pub(crate) options: Options,
     pub(crate) ring_id: Uuid,
     pub(crate) file_ids: [Uuid; 2],

@@ -199,7 +199,7 @@ impl MappedFile {
 
     /// A point at which a campaign may stop the process; else nothing.
     #[inline]
-    fn stored(&self, _offset: u64, _len: u64) {
+    pub(crate) fn stored(&self, _offset: u64, _len: u64) {
         #[cfg(feature = "campaign")]
         self.file.stored(_offset, _len);
     }

@@ -275,6 +275,12 @@ impl Engine {
         if anew {
             self.write_anew(upto);
         }
+        // Those that were in the way may have left the ring meanwhile.
+        let mut state = self.lock();
+        if let Some(steady) = state.steady {
+            self.cover(&mut state, steady);
+        }
+        drop(state);
         drop(batch);
         self.flusher.wake_after_flush();
         match self.flusher.failure() {

@@ -95,7 +95,7 @@ impl Leases {
     }
 
     fn ask(&self, places: u64) -> io::Result<Taken> {
-        let mut taken = Taken { words: [0; WORDS], any: false };
+        let mut taken = Taken::none();
         let mut from = 0;
         while from < places {
             // The kernel names any one of several: narrowed down to the first.
@@ -116,6 +116,30 @@ impl Leases {
     }
 }
 
+/// Who is asked which places are leased, and whether anybody is there.
+pub(crate) trait Lessor: std::fmt::Debug + Send + Sync {
+    /// Whether a reader is there, in any process.
+    fn anybody(&self) -> bool;
+
+    /// Which of the first `places` places are leased, of those whose seal was broken before (L2).
+    fn taken(&self, places: usize) -> Taken;
+
+    /// Lets a moment pass, in which readers may go on.
+    fn pause(&self, pause: std::time::Duration) {
+        std::thread::sleep(pause);
+    }
+}
+
+impl Lessor for Leases {
+    fn anybody(&self) -> bool {
+        Leases::anybody(self)
+    }
+
+    fn taken(&self, places: usize) -> Taken {
+        Leases::taken(self, places)
+    }
+}
+
 /// A set of places.
 pub(crate) struct Taken {
     words: [u64; WORDS],
@@ -123,7 +147,13 @@ pub(crate) struct Taken {
 }
 
 impl Taken {
-    fn add(&mut self, place: usize) {
+    /// None of them.
+    pub(crate) fn none() -> Taken {
+        Taken { words: [0; WORDS], any: false }
+    }
+
+    /// One more.
+    pub(crate) fn add(&mut self, place: usize) {
         self.words[place / 64] |= 1 << (place % 64);
         self.any = true;
     }

@@ -221,6 +221,8 @@ mod sim;
 #[cfg(feature = "campaign")]
 #[doc(hidden)]
 pub mod campaign;
+#[cfg(all(test, feature = "campaign"))]
+mod crash_tests;
 
 pub use capture::Pending;
 pub use caretaker::Caretaker;

@@ -427,10 +427,9 @@ impl Engine {
                     .write_floor(&note)
                     .map_err(io_error(storage.path(), "sync the lock file of"))?;
             }
-            if Mutant::NoDirectorySync.is_on() {
-                return Ok(());
+            if !Mutant::NoDirectorySync.is_on() {
+                storage.sync().map_err(io_error(storage.path(), "sync"))?;
             }
-            storage.sync().map_err(io_error(storage.path(), "sync"))?;
         }
         Ok(())
     }

@@ -117,9 +117,10 @@ impl Engine {
     /// A hold on a listed snapshot.
     pub(crate) fn hold(self: &Arc<Engine>, id: SnapshotId) -> Result<Hold, MementoError> {
         let mut state = self.lock();
-        let found = self.find(&state, id);
+        let mut found = self.find(&state, id);
         if Mutant::HoldWithoutLock.is_on() {
             crate::sync::MutexGuard::unlocked(&mut state, gap);
+            found = found.filter(|n| state.places[*n].is_sealed());
         }
         match found {
             Some(n) => {

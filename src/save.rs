@@ -160,6 +160,7 @@ impl Engine {
         scratch.buffer = buffer;
         match written {
             Ok(written) => {
+                making.file().stored(at, written.len as u64);
                 let root = there.addr().get() + written.root;
                 making.seal(&Contents::of(&written), root, scratch).map(Ok)
             }

@@ -8,7 +8,7 @@
 
 use std::{
     cell::RefCell,
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt, io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use crate::{
     error::OpenError,
     header::{FLOOR_LEN, Floor, Uuid},
-    lease::Leases,
+    lease::{Lessor, Taken},
     storage::{RawFile, Storage},
 };
 
@@ -138,6 +138,8 @@ struct Inner {
     failed_syncs: u64,
     capacity: u64,
     locked: bool,
+    /// Places that readers in other processes lease.
+    leased: BTreeSet<usize>,
     steps: u64,
     hook: Option<Box<dyn FnMut(Call) + Send>>,
 }
@@ -171,6 +173,7 @@ impl Disk {
             failed_syncs: 0,
             capacity: u64::MAX,
             locked: false,
+            leased: BTreeSet::new(),
             steps: 0,
             hook: None,
         };
@@ -192,6 +195,17 @@ impl Disk {
         self.inner.lock().failed_syncs
     }
 
+    /// A reader in another process leases a place from now on, or does not any more. It outlives a
+    /// kill of the writer's, but not the boot.
+    pub fn lease(&self, place: usize, leased: bool) {
+        let mut inner = self.inner.lock();
+        if leased {
+            inner.leased.insert(place);
+        } else {
+            inner.leased.remove(&place);
+        }
+    }
+
     /// What is done at every call and after every store from now on: the process may be killed
     /// there, the disk may write out, another thread may come by. The deed's own calls pass it.
     pub fn at_each_step(&self, deed: Option<Box<dyn FnMut(Call) + Send>>) {
@@ -206,6 +220,33 @@ impl Disk {
     /// The most bytes that all files may have together.
     pub fn set_capacity(&self, bytes: u64) {
         self.inner.lock().capacity = bytes;
+    }
+
+    /// Bytes of a file as the cache has them; fewer where it ends before.
+    pub fn read(&self, name: &str, at: u64, len: u64) -> Vec<u8> {
+        let inner = self.inner.lock();
+        let Some(file) = inner.names.get(name).map(|file| &inner.files[*file]) else {
+            return Vec::new();
+        };
+        let mut bytes = vec![0; len.min(file.len.saturating_sub(at)) as usize];
+        file.fetch(at as usize, &mut bytes);
+        bytes
+    }
+
+    /// The pages of a file that the system may write out, in order.
+    pub fn dirty(&self, name: &str) -> Vec<usize> {
+        let inner = self.inner.lock();
+        inner.names.get(name).map_or(Vec::new(), |file| inner.files[*file].dirty(0..usize::MAX))
+    }
+
+    /// The boot's id, as in records.
+    pub fn boot(&self) -> [u8; 16] {
+        boot_id(self.inner.lock().boot)
+    }
+
+    /// The id floor in the lock file, as the disk has it.
+    pub fn lock_floor(&self) -> Vec<u8> {
+        self.inner.lock().disk_floor.to_vec()
     }
 
     /// Whether there is such a limit.
@@ -248,6 +289,7 @@ impl Disk {
         let inner = self.inner.lock();
         let mut copy = inner.copy();
         copy.boot = inner.boot + 1;
+        copy.leased.clear();
         let state = random.below(inner.disk_names.len() as u64) as usize;
         copy.names.clone_from(&inner.disk_names[state]);
         copy.disk_names = vec![copy.names.clone()];
@@ -373,10 +415,18 @@ impl Inner {
             failed_syncs: 0,
             capacity: u64::MAX,
             locked: false,
+            leased: self.leased.clone(),
             steps: 0,
             hook: None,
         }
     }
+}
+
+/// A boot's id.
+fn boot_id(boot: u64) -> [u8; 16] {
+    let mut id = [7; 16];
+    id[..8].copy_from_slice(&boot.to_le_bytes());
+    id
 }
 
 /// A page of zeros.
@@ -584,6 +634,21 @@ impl Drop for File {
     }
 }
 
+/// Readers in other processes, as the disk knows them: by the places that they lease.
+impl Lessor for Disk {
+    fn anybody(&self) -> bool {
+        !self.inner.lock().leased.is_empty()
+    }
+
+    fn taken(&self, places: usize) -> Taken {
+        let mut taken = Taken::none();
+        self.inner.lock().leased.iter().filter(|n| **n < places).for_each(|n| taken.add(*n));
+        taken
+    }
+
+    fn pause(&self, _: std::time::Duration) {}
+}
+
 /// The directory of a disk, opened.
 #[derive(Debug)]
 pub(crate) struct SimDirectory(Disk);
@@ -630,9 +695,7 @@ impl Storage for SimDirectory {
     }
 
     fn boot(&self) -> Uuid {
-        let mut id = [7; 16];
-        id[..8].copy_from_slice(&self.0.inner.lock().boot.to_le_bytes());
-        Uuid(id)
+        Uuid(self.0.boot())
     }
 
     fn random_id(&self) -> io::Result<Uuid> {
@@ -682,8 +745,8 @@ impl Storage for SimDirectory {
         Floor::decode(&self.0.inner.lock().floor)
     }
 
-    fn leases(&self) -> Result<Option<Leases>, OpenError> {
-        Ok(None)
+    fn leases(&self) -> Result<Option<Box<dyn Lessor>>, OpenError> {
+        Ok(Some(Box::new(self.0.clone())))
     }
 
     fn write_floor(&self, floor: &Floor) -> io::Result<()> {
@@ -748,6 +811,7 @@ impl RawFile for SimFile {
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
         self.disk.step(Call::Write)?;
         self.disk.inner.lock().files[self.file].store(bytes, at as usize);
+        self.redirtied(at, bytes.len() as u64);
         Ok(())
     }
 

@@ -56,8 +56,11 @@ impl Engine {
             return Err(SaveError::HandedOver);
         }
         if Mutant::EvictFirst.is_on() && state.listed.len() >= self.options.ring as usize {
-            let oldest = state.listed[state.listed.len() - 1];
-            self.unlist(&mut state, oldest);
+            let unlabelled = |n: &u16| state.places[usize::from(*n)].label.is_none();
+            let oldest = state.listed.iter().skip(1).rev().copied().find(unlabelled);
+            if let Some(oldest) = oldest {
+                self.unlist(&mut state, oldest);
+            }
         }
         let last = state.last_len;
         let again = need > 0;
@@ -94,7 +97,11 @@ impl Engine {
             if self.reclaim(&mut state, side) {
                 continue;
             }
-            state = match self.make_space(state, side, blocks, evict) {
+            // The layout's text goes there first where the side has none yet: room for both, lest
+            // something leaves for nothing.
+            let described = state.spaces[side.index()].schema.is_some();
+            let text = if described { 0 } else { blocks_for(self.layout.text.len() as u64) };
+            state = match self.make_space(state, side, blocks + text, evict) {
                 Ok(Some(state)) => state,
                 Ok(None) => return Ok(None),
                 // Then what there is: the state may have shrunk.
@@ -145,7 +152,11 @@ impl Engine {
         let extents = &state.spaces[side.index()].extents;
         let end = self.run_at(extents.tail() + blocks);
         let mut refused = None;
-        if end <= file.max() {
+        // Where it takes both, growing and leaving, the growing comes first: it may be refused.
+        let grows = end <= file.max()
+            || file.len() < file.max() && !self.would_fit(&mut state, side, blocks);
+        if grows {
+            let end = end.min(file.max());
             let to = (file.len() * 2).clamp(end, file.max());
             let grown =
                 MutexGuard::unlocked(&mut state, || file.grow(to).or_else(|_| file.grow(end)));
@@ -156,7 +167,7 @@ impl Engine {
                 Err(error) => refused = Some(error),
             }
         }
-        if self.would_fit(&mut state, side, blocks, refused.is_none()) {
+        if self.would_fit(&mut state, side, blocks) {
             if !evict {
                 return Ok(None);
             }
@@ -188,13 +199,10 @@ impl Engine {
 
     /// Whether evicting all that may be evicted would make room: asked before the first one goes
     /// (P5).
-    fn would_fit(&self, state: &mut State, side: Side, blocks: u64, may_grow: bool) -> bool {
+    fn would_fit(&self, state: &mut State, side: Side, blocks: u64) -> bool {
         self.ask_for_leases(state);
         self.quieten(state);
         let mut trial = state.spaces[side.index()].extents.clone();
-        if may_grow {
-            trial.grow((self.files[side.index()].max() - self.data_at()) / BLOCK);
-        }
         for number in state.listed.iter().skip(2).copied() {
             if self.goes_at_once(state, side, number) {
                 trial.release(state.places[usize::from(number)].run);

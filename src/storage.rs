@@ -17,7 +17,7 @@ use crate::{
     directory::Directory,
     error::OpenError,
     header::{Floor, Uuid},
-    lease::Leases,
+    lease::Lessor,
 };
 
 /// A directory of ours, locked for writing until this is dropped.
@@ -55,7 +55,7 @@ pub(crate) trait Storage: fmt::Debug + Send + Sync {
     fn floor(&self) -> Option<Floor>;
 
     /// The file of leases, where there can be readers in other processes.
-    fn leases(&self) -> Result<Option<Leases>, OpenError>;
+    fn leases(&self) -> Result<Option<Box<dyn Lessor>>, OpenError>;
 
     /// Writes that copy, and returns when it is on the disk.
     fn write_floor(&self, floor: &Floor) -> io::Result<()>;

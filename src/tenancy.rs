@@ -11,7 +11,6 @@ use crate::{
     clock,
     engine::{Engine, State, Unasked},
     header::{Side, WAKE_AT},
-    lease::Leases,
     mutants::Mutant,
     os,
     sync::MutexGuard,
@@ -72,7 +71,7 @@ impl Engine {
     /// Whether a reader is there, in any process. Sees to it that leases show from about when they
     /// were taken.
     pub(crate) fn has_readers(&self) -> bool {
-        let present = self.leases.as_ref().is_some_and(Leases::anybody);
+        let present = self.leases.as_ref().is_some_and(|leases| leases.anybody());
         if present {
             self.ask_for_leases(&mut self.lock());
         }
@@ -105,7 +104,9 @@ impl Engine {
         }
         *patience -= 1;
         self.wake_readers();
-        MutexGuard::unlocked(state, || std::thread::sleep(PAUSE));
+        if let Some(leases) = &self.leases {
+            MutexGuard::unlocked(state, || leases.pause(PAUSE));
+        }
         self.reclaim(state, side);
         true
     }

@@ -27,6 +27,7 @@ use campaigns::{ALL, Campaign};
 use lexopt::prelude::*;
 use run::Run;
 use serde_json::Value;
+use snapring::campaign::Mutant;
 
 /// What the command line asks for.
 #[derive(Debug, Default)]
@@ -38,7 +39,7 @@ struct Args {
     seed: Option<u64>,
     json: Option<PathBuf>,
     dir: Option<PathBuf>,
-    mutant: Option<String>,
+    broken: Option<Mutant>,
 }
 
 fn main() -> ExitCode {
@@ -77,8 +78,12 @@ fn parse() -> Result<Args, lexopt::Error> {
             Long("count") => args.count = Some(parser.value()?.parse()?),
             Long("seed") => args.seed = Some(parser.value()?.parse()?),
             Long("json") => args.json = Some(parser.value()?.into()),
-            Long("mutant") => args.mutant = Some(parser.value()?.string()?),
             Long("dir") => args.dir = Some(parser.value()?.into()),
+            Long("break") => {
+                let name = parser.value()?.string()?;
+                let broken = Mutant::from_name(&name);
+                args.broken = Some(broken.ok_or_else(|| format!("no rule is called {name}"))?);
+            }
             Value(name) if args.campaign.is_none() => args.campaign = Some(name.string()?),
             _ => return Err(arg.unexpected()),
         }
@@ -99,7 +104,7 @@ promise did not hold. Without a failure in n tries the true rate is below 3/n, 9
   --seed S       draw from this seed; each run prints its own
   --json FILE    write what came of it there
   --dir DIR      put the files that are to lie on a disk there (default: the temporary directory)
-  --mutant NAME  break this rule of snapring first: the campaign is to notice (see `mutants`)
+  --break RULE   break a rule of the engine's first, and stop at the first failure; `mutants` lists them
   --help         after a campaign's name: what it does and what it covers
 
   all            every campaign, one after the other
@@ -122,14 +127,6 @@ fn help_for(campaign: &Campaign) -> ExitCode {
 }
 
 fn one(campaign: &'static Campaign, args: &Args) -> ExitCode {
-    if let Some(name) = &args.mutant {
-        // Children are forked, and have the rule broken as well.
-        let Some(mutant) = snapring::campaign::Mutant::from_name(name) else {
-            eprintln!("there is no mutant {name}; `snapring-campaign mutants --help` lists them");
-            return ExitCode::from(2);
-        };
-        mutant.break_rule();
-    }
     process::hush_children();
     let count = args.count.unwrap_or(if args.short { campaign.short } else { campaign.long });
     let seed = args.seed.unwrap_or_else(|| {
@@ -138,6 +135,11 @@ fn one(campaign: &'static Campaign, args: &Args) -> ExitCode {
     });
     let dir = args.dir.clone().unwrap_or_else(std::env::temp_dir);
     let mut run = Run::new(campaign, count, seed, &dir);
+    if let Some(mutant) = args.broken {
+        // Children are forked, and have the rule broken as well.
+        mutant.break_rule();
+        run.stop_at_once();
+    }
     if let Err(error) = (campaign.run)(&mut run) {
         run.fail(format!("the campaign itself broke: {error}"));
     }

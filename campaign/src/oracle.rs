@@ -300,8 +300,9 @@ impl Oracle {
         Err(format!("{} has label {}, not {may_be:?}", found.id, found.label))
     }
 
-    /// Every listed snapshot that was called durable is there, whole; anything else that is there
-    /// was published before, or was in the making.
+    /// Every listed snapshot that was called durable is there, whole, or a newer one in their place
+    /// if all of them have left; anything else that is there was published before, or was in the
+    /// making.
     fn after_power_cut(&mut self, found: &[Found]) -> Result<(), String> {
         let there: Vec<u64> = found.iter().map(|f| f.id).collect();
         self.evict_unheard(&there);
@@ -328,6 +329,15 @@ impl Oracle {
             }
         }
         self.take_unreported(found)?;
+        // The newest that was on the disk may have left the ring, and is there all the same until a
+        // newer one is.
+        let newest = found.iter().filter(|f| f.tick.is_some()).map(|f| f.id).max();
+        if self.durable > 0 && newest.is_none_or(|newest| newest < self.durable) {
+            return Err(format!(
+                "{} was on the disk, and the newest that is whole is {newest:?}",
+                self.durable
+            ));
+        }
         for one in found {
             match (self.worlds.get(&one.id), one.tick) {
                 // One that was in the making and came to nothing may show itself late.

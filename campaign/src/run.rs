@@ -26,6 +26,8 @@ pub(crate) struct Run {
     pub(crate) disk: PathBuf,
     tried: u64,
     failed: u64,
+    /// Failures after which the run ends.
+    enough: u64,
     failures: Vec<String>,
     skipped: Vec<(String, String)>,
     facts: BTreeMap<String, u64>,
@@ -47,6 +49,7 @@ impl Run {
             disk: dir.join(format!("{name}-disk")),
             tried: 0,
             failed: 0,
+            enough: 1000,
             failures: Vec::new(),
             skipped: Vec::new(),
             facts: BTreeMap::new(),
@@ -54,6 +57,11 @@ impl Run {
             told: Instant::now(),
             terminal: std::io::stderr().is_terminal(),
         }
+    }
+
+    /// The first failure ends it.
+    pub(crate) fn stop_at_once(&mut self) {
+        self.enough = 1;
     }
 
     /// More tries have been made.
@@ -72,7 +80,7 @@ impl Run {
     }
 
     pub(crate) fn is_done(&self) -> bool {
-        self.tried >= self.count || self.failed >= 1000
+        self.tried >= self.count || self.failed >= self.enough
     }
 
     fn tell(&self, before: &str, after: &str) {
@@ -113,6 +121,11 @@ impl Run {
         } else {
             self.facts.insert(name.to_owned(), more);
         }
+    }
+
+    /// What has been counted so far.
+    pub(crate) fn facts(&self, name: &str) -> u64 {
+        self.facts.get(name).copied().unwrap_or(0)
     }
 
     pub(crate) fn exit_code(&self) -> i32 {

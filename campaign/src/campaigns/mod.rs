@@ -2,12 +2,16 @@
 
 use crate::run::Run;
 
+mod faults;
+mod images;
 mod allocations;
 mod full_disk;
 mod lives;
 mod mutants;
 mod panics;
 mod power;
+mod recovery;
+mod rot;
 mod readers;
 mod simulate;
 mod steps;
@@ -33,6 +37,10 @@ pub(crate) struct Campaign {
 #[rustfmt::skip]
 pub(crate) static ALL: &[&Campaign] = &[
     &simulate::CAMPAIGN,
+    &images::CAMPAIGN,
+    &recovery::CAMPAIGN,
+    &faults::CAMPAIGN,
+    &rot::CAMPAIGN,
     &lives::CAMPAIGN,
     &power::CAMPAIGN,
     &steps::CAMPAIGN,

@@ -106,11 +106,11 @@ fn child(board: &Board, dir: &Path, operation: Operation, call: Call, seed: u64)
             board.say(Report::Done);
         }
         // And on the disk, so to speak.
-        let (listed, head, _) = told(&caretaker)?;
+        let before = told(&caretaker)?;
         drop(caretaker);
         let again = told(&open(dir)?)?;
-        if (&listed, head) != (&again.0, again.1) {
-            return Err(format!("opened again, it holds {again:?}, not {listed:?}"));
+        if (&before.listed, before.head) != (&again.listed, again.head) {
+            return Err(format!("opened again, it holds {again:?}, not {before:?}"));
         }
         Ok(())
     });
@@ -123,10 +123,16 @@ fn child(board: &Board, dir: &Path, operation: Operation, call: Call, seed: u64)
     }
 }
 
-/// What is listed, whole, newest first; the head; and the bytes in use.
-fn told(
-    caretaker: &Caretaker<Fragile>,
-) -> Result<(Vec<(SnapshotId, u64)>, Option<SnapshotId>, u64), String> {
+/// What a ring tells of itself.
+#[derive(Debug, PartialEq, Eq)]
+struct Told {
+    /// Newest first, all whole.
+    listed: Vec<(SnapshotId, u64)>,
+    head: Option<SnapshotId>,
+    used_bytes: u64,
+}
+
+fn told(caretaker: &Caretaker<Fragile>) -> Result<Told, String> {
     let mut listed = Vec::new();
     for entry in caretaker.history() {
         let memento = caretaker.try_memento(entry.id()).map_err(|error| in_full(&error))?;
@@ -136,7 +142,8 @@ fn told(
         }
         listed.push((entry.id(), state.tick));
     }
-    Ok((listed, caretaker.head(), caretaker.stats().used_bytes))
+    let used_bytes = caretaker.stats().used_bytes;
+    Ok(Told { listed, head: caretaker.head(), used_bytes })
 }
 
 /// One operation with one panic; whether it was met.
@@ -148,9 +155,9 @@ fn try_one(
     first: u64,
 ) -> Result<bool, String> {
     let before = told(caretaker)?;
-    let (newest, held) = before.0.first().copied().ok_or("nothing is listed")?;
+    let (newest, held) = before.listed.first().copied().ok_or("nothing is listed")?;
     // Another one than the newest, mostly.
-    let (to, target) = *before.0.get(1).unwrap_or(&(newest, held));
+    let (to, target) = *before.listed.get(1).unwrap_or(&(newest, held));
     let mine = first + 20_000 + after;
     let changed = mine + 20_000;
     let mut live = fragile(mine);
@@ -213,7 +220,7 @@ fn try_one(
     if !said.0 && now != before {
         return Err(format!("it failed, and left {now:?}, not {before:?}"));
     }
-    if said.0 && now.1 == before.1 {
+    if said.0 && now.head == before.head {
         return Err("it succeeded, and published nothing".to_owned());
     }
     Ok(met)

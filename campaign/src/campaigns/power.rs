@@ -31,7 +31,8 @@ Cuts the power of real file systems, ext4 and XFS by turns, on loop devices: a c
 file system is shut down by ioctl without writing its log (once in eight cuts after writing it), the
 child is killed, and the device is mounted again under a new boot id. Before that some pages, drawn at
 random, have been written back behind snapring's back. The next life must find every listed snapshot
-that `durable()`, `flush` or `close` had covered, whole; whatever else it finds was published, or in the
+that `durable()`, `flush` or `close` had covered, whole, and one at least as new as the newest of those,
+listed or not; whatever else it finds was published, or in the
 making, and is whole or refused; no id is given out twice, not even one that was lost.
 
 Directories are made anew every so often, so that a cut comes soon after the first opening, too.

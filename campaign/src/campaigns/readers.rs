@@ -80,6 +80,7 @@ fn run(run: &mut Run) -> Result<(), String> {
             if let Err(error) = outcome {
                 let number = run.so_far();
                 run.fail(format!("reader {number}: {error}"));
+                run.tried(1);
                 break;
             }
             run.fact(if stop { "readers stopped" } else { "readers killed" }, 1);

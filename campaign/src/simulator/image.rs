@@ -63,7 +63,9 @@ impl<'a, T: Originator> Image<'a, T> {
     /// Opens a copy, and answers what a crash at some step of that leaves.
     fn crash_during(&mut self, disk: &Disk) -> Option<(Disk, bool)> {
         let before = disk.killed();
-        let (at, cut) = (self.random.below(40), self.random.one_in(2));
+        // An opening has some 13 steps, and more the more there is to mend.
+        let most = if self.random.one_in(4) { 40 } else { 13 };
+        let (at, cut) = (self.random.below(most), self.random.one_in(2));
         let mut random = Random::new(self.random.next_u64());
         let left = Arc::new(Mutex::new(None));
         let (watched, leaves) = (before.clone(), left.clone());

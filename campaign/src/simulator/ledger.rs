@@ -96,8 +96,7 @@ fn label_number(text: Option<&str>) -> Option<u8> {
 
 /// The number of a memento's state; what is wrong if it holds a mixture.
 pub(crate) fn number_of<T: Originator>(memento: &Memento<T>) -> Result<u64, String> {
-    T::number_in(memento.archived())
-        .ok_or_else(|| format!("P1: {} holds a mixture: {:?}", memento.id(), memento.thaw()))
+    T::number_in(memento.archived()).ok_or_else(|| format!("P1: {} holds a mixture", memento.id()))
 }
 
 /// Everything listed, newest first.
@@ -139,6 +138,17 @@ impl Ledger {
     /// The newest: what is published next may have it evicted before it is told itself.
     fn newest(&self) -> Option<&Known> {
         self.listed.iter().chain(&self.leaving).max_by_key(|known| known.id)
+    }
+
+    /// The number of what was published under an id.
+    pub(crate) fn number_of(&self, id: u64) -> Option<u64> {
+        self.number(id)
+    }
+
+    /// What an id that nothing was published under may hold: what is in the making, or was when a
+    /// crash came.
+    pub(crate) fn maybe(&self, _id: u64) -> Vec<u64> {
+        self.making.iter().chain(&self.ghosts).copied().collect()
     }
 
     fn number(&self, id: u64) -> Option<u64> {
@@ -284,11 +294,7 @@ impl Ledger {
             let must = match self.after {
                 _ if goes.contains(&known.id) => false,
                 After::Kill | After::Loss => true,
-                // A label that is not on the disk may be gone, and its snapshot with it.
-                After::Cut => {
-                    (known.durable || known.id <= self.durable)
-                        && (known.label.is_none() || known.noted)
-                }
+                After::Cut => self.must_outlive_a_cut(known),
             };
             let Some(one) = found.iter().find(|f| f.id == known.id) else {
                 if must {
@@ -338,6 +344,12 @@ impl Ledger {
             return Err(format!("P4: what is left is older than what was durable: {}", told()));
         }
         Ok(())
+    }
+
+    /// Whether a listed snapshot must be found after power is lost.
+    pub(crate) fn must_outlive_a_cut(&self, known: &Known) -> bool {
+        // A label that is not on the disk may be gone, and its snapshot with it.
+        (known.durable || known.id <= self.durable) && (known.label.is_none() || known.noted)
     }
 
     /// Where what was in the making is found, it has been published: then the oldest go for it.

@@ -15,7 +15,7 @@ use std::{
 
 use snapring::{
     Caretaker, Events, Options,
-    campaign::{self, Call, Disk, Random, file_name},
+    campaign::{self, Call, Disk, Random},
 };
 
 use super::{
@@ -40,14 +40,19 @@ pub(crate) struct Mind {
     pub(crate) crash: Option<Crash>,
     /// Other threads may not come by: this one is archiving, or they have.
     pub(crate) alone: bool,
+    /// Looks on at every step.
+    pub(crate) watcher: Option<Watcher>,
     events: Option<Events>,
     seed: u64,
     serial: u64,
     /// Steps until something happens.
-    quiet: u64,
+    pub(crate) quiet: u64,
     /// Images yet to be looked at in this run.
     images: u64,
 }
+
+/// Looks on at a step of the disk's, with what has been reported by then.
+pub(crate) type Watcher = Box<dyn FnMut(&Disk, &Ledger, &mut Random) -> Result<(), String> + Send>;
 
 /// What is to end a life in the middle of something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,9 +60,6 @@ pub(crate) enum Crash {
     Kill,
     Cut,
 }
-
-/// Bytes that the largest state takes at most, with some to spare.
-const MOST: u64 = 64 << 10;
 
 /// What a run has seen, for the figures.
 #[derive(Debug, Clone, Default)]
@@ -80,7 +82,6 @@ pub(crate) struct Life<T: Originator> {
     pub(crate) ring: usize,
     /// Saves return when they are on the disk: other threads' would wait for their turn.
     sync: bool,
-    max_file_size: u64,
     /// Syncs that had failed when it was opened.
     failed_syncs: AtomicU64,
     caretaker: Mutex<Option<Arc<Caretaker<T>>>>,
@@ -98,6 +99,7 @@ impl Mind {
             crashed: None,
             crash: None,
             alone: false,
+            watcher: None,
             events: None,
             seed,
             serial: 0,
@@ -138,7 +140,7 @@ impl Mind {
     }
 }
 
-fn lock<X>(mutex: &Mutex<X>) -> MutexGuard<'_, X> {
+pub(crate) fn lock<X>(mutex: &Mutex<X>) -> MutexGuard<'_, X> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -164,7 +166,6 @@ impl<T: Originator> Life<T> {
             options: setting.options.clone(),
             ring: setting.ring,
             sync: setting.sync,
-            max_file_size: setting.max_file_size,
             failed_syncs: AtomicU64::new(0),
             caretaker: Mutex::new(None),
             mind: Mutex::new(mind),
@@ -276,8 +277,7 @@ impl<T: Originator> Life<T> {
                 let same = |k: (&super::ledger::Known, &super::ledger::Known)| k.0.id == k.1.id;
                 let unchanged = before.0.len() == mind.ledger.listed.len()
                     && before.0.iter().zip(&mind.ledger.listed).all(same);
-                // Where a file may not grow, the oldest make room before archiving.
-                if before.1 != mind.ledger.highest || !unchanged && !self.is_tight() {
+                if before.1 != mind.ledger.highest || !unchanged {
                     let now = &mind.ledger.listed;
                     return Err(format!(
                         "P5: refused ({refused:?}), and {:?} became {now:?}",
@@ -296,12 +296,6 @@ impl<T: Originator> Life<T> {
         Ok(Some(id))
     }
 
-    /// Whether a file is as long as it may be, or may not grow.
-    fn is_tight(&self) -> bool {
-        let full = |side| self.disk.len(file_name(side)) + MOST > self.max_file_size;
-        self.disk.is_limited() || self.disk.failed() > 0 || full(0) || full(1)
-    }
-
     /// Other threads' saves come by: `most` at most.
     pub(crate) fn others_save(&self, most: u64) {
         let states: Vec<u64> = {
@@ -318,6 +312,13 @@ impl<T: Originator> Life<T> {
     /// Something happens at a step of the disk's.
     fn step(&self, call: Call) {
         let mut mind = self.mind();
+        if let Some(mut watcher) = mind.watcher.take() {
+            mind.hear();
+            let Mind { ledger, random, .. } = &mut *mind;
+            let seen = watcher(&self.disk, ledger, random);
+            mind.watcher = Some(watcher);
+            mind.judge(seen);
+        }
         if mind.quiet > 0 {
             mind.quiet -= 1;
             return;

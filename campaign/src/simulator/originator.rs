@@ -68,8 +68,8 @@ impl Originator for Plain {
     fn number_in(archived: &Archived<Plain>) -> Option<u64> {
         let number = archived.number.to_native();
         let whole = archived.again.to_native() == !number
-            && archived.name.as_str() == name(number)
-            && are_cells(number, archived.cells.iter());
+            && are_cells(number, archived.cells.iter())
+            && archived.name.as_str() == name(number);
         whole.then_some(number)
     }
 
@@ -100,8 +100,8 @@ impl Originator for Moody {
     fn number_in(archived: &Archived<Moody>) -> Option<u64> {
         let number = archived.number.to_native();
         let whole = archived.mood.to_native() == !number
-            && archived.name.as_str() == name(number)
-            && are_cells(number, archived.cells.iter());
+            && are_cells(number, archived.cells.iter())
+            && archived.name.as_str() == name(number);
         whole.then_some(number)
     }
 

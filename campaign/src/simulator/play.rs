@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use snapring::{
     GuardError, KeepError, Memento, MementoError, RollbackError, SnapshotId,
-    campaign::{self, Call, Clock, Fault, in_gap, set_clock},
+    campaign::{self, Call, Clock, Fault, file_name, in_gap, set_clock},
 };
 
 use super::{
@@ -20,12 +20,25 @@ struct Held<T: Originator> {
     number: u64,
 }
 
+/// What a reader in another process leases.
+struct Leased {
+    id: u64,
+    place: usize,
+    side: usize,
+    at: u64,
+    bytes: Vec<u8>,
+}
+
 /// The one who plays.
 pub(crate) struct Player<T: Originator> {
     life: Arc<Life<T>>,
     state: T,
     held: Vec<Held<T>>,
+    leased: Vec<Leased>,
 }
+
+/// What a guarded change answers.
+const WRONG: &str = "it went wrong";
 
 /// Errors that disks answer.
 const ERRORS: [i32; 2] = [libc::EIO, libc::ENOSPC];
@@ -46,7 +59,7 @@ const CALLS: [Call; 9] = [
 impl<T: Originator> Player<T> {
     pub(crate) fn new(life: &Arc<Life<T>>) -> Player<T> {
         let state = T::of(life.mind().small());
-        Player { life: life.clone(), state, held: Vec::new() }
+        Player { life: life.clone(), state, held: Vec::new(), leased: Vec::new() }
     }
 
     fn below(&self, end: u64) -> u64 {
@@ -57,8 +70,11 @@ impl<T: Originator> Player<T> {
         self.life.mind().note(what);
     }
 
-    /// Lets all mementos go.
+    /// Lets all mementos and leases go.
     pub(crate) fn end(self) {
+        for leased in &self.leased {
+            self.life.disk.lease(leased.place, false);
+        }
         drop(self.held);
     }
 
@@ -77,7 +93,8 @@ impl<T: Originator> Player<T> {
             20 | 21 => self.keep()?,
             22 => self.release()?,
             23 | 24 => self.hold()?,
-            25 => self.let_go(),
+            25 if self.below(2) == 0 => self.let_go(),
+            25 => self.lease(),
             26 | 27 => self.read()?,
             28..31 => self.flush()?,
             31..34 => self.background(),
@@ -106,6 +123,12 @@ impl<T: Originator> Player<T> {
             if number != held.number {
                 let id = held.memento.id();
                 return Err(format!("P1: {id} is held, and became {number} from {}", held.number));
+            }
+        }
+        for Leased { id, side, at, bytes, .. } in &self.leased {
+            let now = self.life.disk.read(file_name(*side), *at, bytes.len() as u64);
+            if now != *bytes {
+                return Err(format!("P1: {id} is leased by a reader, and has changed"));
             }
         }
         let Some(caretaker) = self.life.caretaker() else { return Ok(()) };
@@ -267,9 +290,14 @@ impl<T: Originator> Player<T> {
             caretaker.guard(state, |state| {
                 ran = true;
                 life.mind().hear();
+                let before = caretaker.latest();
                 *state = T::of(new);
                 if between > 0 {
                     life.others_save(between);
+                }
+                // What the guard holds, and may have left the ring.
+                if before.as_ref().map(number_of).transpose()? != Some(was) {
+                    return Err("P1: what a guard holds has changed".to_owned());
                 }
                 if way > 0 {
                     // What is rolled back to.
@@ -277,7 +305,7 @@ impl<T: Originator> Player<T> {
                 }
                 match way {
                     0 => Ok(()),
-                    1 => Err("it went wrong"),
+                    1 => Err(WRONG.to_owned()),
                     _ => std::panic::panic_any(PANIC),
                 }
             })
@@ -291,7 +319,7 @@ impl<T: Originator> Player<T> {
         drop(mind);
         let wanted = match &done {
             Some(Ok(())) if way == 0 => new,
-            Some(Err(GuardError::Failed { error, .. })) if *error == "it went wrong" => was,
+            Some(Err(GuardError::Failed { error, .. })) if error == WRONG => was,
             Some(Err(GuardError::Panicked { message, .. })) if way == 2 && message == PANIC => was,
             Some(Err(GuardError::Save { .. })) if !ran => was,
             // Published, but not on the disk.
@@ -398,6 +426,27 @@ impl<T: Originator> Player<T> {
             let at = self.below(self.held.len() as u64) as usize;
             self.note(|| format!("let {:?} go", self.held[at].memento.id()));
             self.held.swap_remove(at);
+        }
+    }
+
+    /// A reader in another process leases a snapshot, or gives one back. It looks at the record
+    /// after it has the lease (L1): here nobody comes in between.
+    fn lease(&mut self) {
+        if self.leased.len() >= 2 {
+            let gone = self.leased.swap_remove(0);
+            self.note(|| format!("the lease of {} ends", gone.id));
+            if !self.leased.iter().any(|other| other.place == gone.place) {
+                self.life.disk.lease(gone.place, false);
+            }
+            return;
+        }
+        let of = self.any_id();
+        let Some(caretaker) = self.life.caretaker() else { return };
+        if let Some((place, side, at, len)) = campaign::place(&caretaker, id(of)) {
+            self.note(|| format!("{of} is leased"));
+            self.life.disk.lease(place, true);
+            let bytes = self.life.disk.read(file_name(side), at, len);
+            self.leased.push(Leased { id: of, place, side, at, bytes });
         }
     }
 

@@ -2,7 +2,10 @@
 //! One run, told by its seed alone: a few lives on one disk, each ended by a close, a kill, a power
 //! cut or the loss of a file, and found again by the next.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use snapring::{
     Durability, Options,
@@ -10,10 +13,13 @@ use snapring::{
 };
 
 use super::{
+    image::Image,
     ledger::{After, Ledger},
-    life::{Counts, Life, Mind, caught},
-    originator::{Moody, Originator, PANIC, Plain, amid_archiving},
+    life::{Counts, Life, Mind, Watcher, caught, lock},
+    originator::{Moody, Originator, PANIC, Plain, amid_archiving, undisturbed},
     play::Player,
+    script::{LARGE, Script},
+    subsets::{Subsets, Tally},
 };
 
 /// How a run's ring is made.
@@ -22,7 +28,6 @@ pub(crate) struct Setting {
     pub(crate) options: Options,
     pub(crate) ring: usize,
     pub(crate) sync: bool,
-    pub(crate) max_file_size: u64,
 }
 
 /// What came of a run.
@@ -53,7 +58,7 @@ impl Setting {
             .durability(durability)
             .file_size(if random.one_in(2) { 0 } else { (max - roomy) / 2 })
             .max_file_size(max);
-        Setting { options, ring: ring as usize, sync, max_file_size: max }
+        Setting { options, ring: ring as usize, sync }
     }
 }
 
@@ -72,16 +77,86 @@ pub(crate) fn run(seed: u64, traced: bool) -> Report {
     let mut random = Random::new(seed);
     let setting = Setting::of(&mut random);
     if random.one_in(3) {
-        run_of::<Plain>(seed, &setting, random, traced)
+        run_of::<Plain>(seed, &setting, random, traced, None)
     } else {
-        run_of::<Moody>(seed, &setting, random, traced)
+        run_of::<Moody>(seed, &setting, random, traced, None)
     }
 }
 
-fn run_of<T: Originator>(seed: u64, setting: &Setting, random: Random, traced: bool) -> Report {
+/// The run of a seed with about so many images of its disk looked at: all subsets where few pages
+/// are dirty, random sectors elsewhere.
+pub(crate) fn images(seed: u64, about: u64) -> (Report, Tally) {
+    let mut random = Random::new(seed);
+    let setting = Setting::of(&mut random);
+    let subsets = Arc::new(Mutex::new(Subsets::<Plain>::new()));
+    let watching = subsets.clone();
+    let watcher: Watcher = Box::new(move |disk, ledger, random| {
+        let mut subsets = lock(&watching);
+        if subsets.tally.images >= about || !random.one_in(12) {
+            return Ok(());
+        }
+        if random.one_in(3) {
+            subsets.all(disk, ledger, 7)
+        } else {
+            subsets.some(disk, ledger, random, 128)
+        }
+    });
+    let report = run_of::<Plain>(seed, &setting, random, false, Some(watcher));
+    let tally = lock(&subsets).tally;
+    (report, tally)
+}
+
+/// The run of a seed, with recoveries of its disk crashed two and three deep, about so many times.
+/// Answers how often it was, by depth.
+pub(crate) fn recoveries(seed: u64, about: u64) -> (Report, [u64; 4]) {
+    let mut random = Random::new(seed);
+    let setting = Setting::of(&mut random);
+    let depths = Arc::new(Mutex::new([0; 4]));
+    let (counting, options) = (depths.clone(), setting.options.clone());
+    let watcher: Watcher = Box::new(move |disk, ledger, random| {
+        let mut depths = lock(&counting);
+        if depths[2] + depths[3] >= about || !random.one_in(8) {
+            return Ok(());
+        }
+        let cut = random.one_in(2);
+        let left = if cut { disk.cut(random) } else { disk.killed() };
+        let mut ledger = ledger.clone();
+        if cut {
+            ledger.after = After::Cut;
+        }
+        let mut image = Image::<Plain>::new(&options, Random::new(random.next_u64()));
+        let levels = 3 + random.below(2);
+        let outcome = undisturbed(|| image.verify(&left, &ledger, levels));
+        depths[image.deep.min(3) as usize] += 1;
+        outcome
+    });
+    let report = run_of::<Plain>(seed, &setting, random, false, Some(watcher));
+    let depths = *lock(&depths);
+    (report, depths)
+}
+
+/// The script, with all subsets of at most `most` dirty pages at each step that changes any.
+pub(crate) fn exhaust(most: usize) -> (Result<(), String>, Tally) {
+    let subsets = Arc::new(Mutex::new(Subsets::<Plain>::new()));
+    let watching = subsets.clone();
+    let watcher: Watcher = Box::new(move |disk, ledger, _| lock(&watching).all(disk, ledger, most));
+    let script = Script { seed: 7, large: LARGE, failing: false };
+    let outcome = script.play(Disk::new(1), Some(watcher)).map(drop);
+    let tally = lock(&subsets).tally;
+    (outcome, tally)
+}
+
+fn run_of<T: Originator>(
+    seed: u64,
+    setting: &Setting,
+    random: Random,
+    traced: bool,
+    watcher: Option<Watcher>,
+) -> Report {
     set_clock(Some(Clock { steady_millis: 1, wall_nanos: 1_700_000_000_000_000_000 }));
     let (mut disk, mut mind) = (Disk::new(seed), Mind::new(seed, setting.ring, traced));
     mind.random = random;
+    mind.watcher = watcher;
     mind.note(|| format!("{setting:?}"));
     let mut failure = None;
     for _ in 0..2 + seed % 4 {
