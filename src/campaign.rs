@@ -18,7 +18,7 @@ use crate::{
     record::Extent,
     recover::{Ground, Survey, survey},
     schema::Layout,
-    sim::SimDirectory,
+    sim_directory::SimDirectory,
     snapshot::{Archived, Snapshot},
     storage::RawFile,
     thaw::{Thaw, ThawError},

@@ -219,6 +219,10 @@ mod mutants;
 #[cfg(feature = "campaign")]
 mod sim;
 #[cfg(feature = "campaign")]
+mod sim_directory;
+#[cfg(feature = "campaign")]
+mod sim_pages;
+#[cfg(feature = "campaign")]
 #[doc(hidden)]
 pub mod campaign;
 #[cfg(all(test, feature = "campaign"))]

@@ -6,6 +6,7 @@ mod faults;
 mod image;
 mod ledger;
 mod life;
+mod onlookers;
 mod originator;
 mod play;
 mod rot;

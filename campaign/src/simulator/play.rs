@@ -4,37 +4,23 @@
 use std::{sync::Arc, time::Duration};
 
 use snapring::{
-    GuardError, KeepError, Memento, MementoError, RollbackError, SnapshotId,
-    campaign::{self, Call, Clock, Fault, file_name, in_gap, set_clock},
+    GuardError, KeepError, RollbackError, SnapshotId,
+    campaign::{self, Call, Clock, Fault, in_gap, set_clock},
 };
 
 use super::{
     ledger::{Moving, label, number_of},
     life::{Life, caught},
+    onlookers::{Held, Leased},
     originator::{Originator, PANIC, Verdict, amid_archiving},
 };
 
-/// A memento that is held, and what it holds.
-struct Held<T: Originator> {
-    memento: Memento<T>,
-    number: u64,
-}
-
-/// What a reader in another process leases.
-struct Leased {
-    id: u64,
-    place: usize,
-    side: usize,
-    at: u64,
-    bytes: Vec<u8>,
-}
-
 /// The one who plays.
 pub(crate) struct Player<T: Originator> {
-    life: Arc<Life<T>>,
+    pub(super) life: Arc<Life<T>>,
     state: T,
-    held: Vec<Held<T>>,
-    leased: Vec<Leased>,
+    pub(super) held: Vec<Held<T>>,
+    pub(super) leased: Vec<Leased>,
 }
 
 /// What a guarded change answers.
@@ -62,11 +48,11 @@ impl<T: Originator> Player<T> {
         Player { life: life.clone(), state, held: Vec::new(), leased: Vec::new() }
     }
 
-    fn below(&self, end: u64) -> u64 {
+    pub(super) fn below(&self, end: u64) -> u64 {
         self.life.mind().random.below(end)
     }
 
-    fn note(&self, what: impl FnOnce() -> String) {
+    pub(super) fn note(&self, what: impl FnOnce() -> String) {
         self.life.mind().note(what);
     }
 
@@ -116,25 +102,6 @@ impl<T: Originator> Player<T> {
         }
     }
 
-    /// Held bytes are what they were, and the ring is what it should be.
-    fn compare(&self) -> Result<(), String> {
-        for held in &self.held {
-            let number = number_of(&held.memento)?;
-            if number != held.number {
-                let id = held.memento.id();
-                return Err(format!("P1: {id} is held, and became {number} from {}", held.number));
-            }
-        }
-        for Leased { id, side, at, bytes, .. } in &self.leased {
-            let now = self.life.disk.read(file_name(*side), *at, bytes.len() as u64);
-            if now != *bytes {
-                return Err(format!("P1: {id} is leased by a reader, and has changed"));
-            }
-        }
-        let Some(caretaker) = self.life.caretaker() else { return Ok(()) };
-        self.life.mind().ledger.agree(&caretaker)
-    }
-
     /// A number of a state of any size: now and then one that the file has no room for.
     fn any_number(&self) -> u64 {
         let mut mind = self.life.mind();
@@ -149,7 +116,7 @@ impl<T: Originator> Player<T> {
     }
 
     /// One of the listed snapshots, or one that is not there.
-    fn any_id(&self) -> u64 {
+    pub(super) fn any_id(&self) -> u64 {
         let mut mind = self.life.mind();
         let listed = mind.ledger.listed.len() as u64;
         if listed == 0 || mind.random.one_in(12) {
@@ -198,7 +165,7 @@ impl<T: Originator> Player<T> {
     }
 
     /// Somebody else saves in the next gap; then a rollback `to` goes on.
-    fn others_in_gap(&self, most: u64, to: Option<u64>) {
+    pub(super) fn others_in_gap(&self, most: u64, to: Option<u64>) {
         if self.below(2) == 0 {
             return;
         }
@@ -386,105 +353,6 @@ impl<T: Originator> Player<T> {
         Ok(())
     }
 
-    fn hold(&mut self) -> Result<(), String> {
-        let Some(caretaker) = self.life.caretaker() else { return Ok(()) };
-        let of = self.any_id();
-        self.note(|| format!("hold {of}"));
-        // Wherever a hold has a gap, others come by in it.
-        self.others_in_gap(12, None);
-        let known = self.life.mind().ledger.find(of).copied();
-        let memento = caretaker.try_memento(id(of));
-        in_gap(None);
-        match (memento, known) {
-            (Ok(memento), Some(known)) => {
-                let number = number_of(&memento)?;
-                if number != known.number {
-                    return Err(format!(
-                        "P1: {of} was held, and is {number}, not {}",
-                        known.number
-                    ));
-                }
-                if self.held.len() < 4 {
-                    self.held.push(Held { memento, number });
-                }
-                Ok(())
-            }
-            (
-                Err(
-                    MementoError::Evicted { .. }
-                    | MementoError::Unknown { .. }
-                    | MementoError::Rejected { .. },
-                ),
-                None,
-            ) => Ok(()),
-            (other, known) => Err(format!("P1: holding {of} ({known:?}): {other:?}")),
-        }
-    }
-
-    fn let_go(&mut self) {
-        if !self.held.is_empty() {
-            let at = self.below(self.held.len() as u64) as usize;
-            self.note(|| format!("let {:?} go", self.held[at].memento.id()));
-            self.held.swap_remove(at);
-        }
-    }
-
-    /// A reader in another process leases a snapshot, or gives one back. It looks at the record
-    /// after it has the lease (L1): here nobody comes in between.
-    fn lease(&mut self) {
-        if self.leased.len() >= 2 {
-            let gone = self.leased.swap_remove(0);
-            self.note(|| format!("the lease of {} ends", gone.id));
-            if !self.leased.iter().any(|other| other.place == gone.place) {
-                self.life.disk.lease(gone.place, false);
-            }
-            return;
-        }
-        let of = self.any_id();
-        let Some(caretaker) = self.life.caretaker() else { return };
-        if let Some((place, side, at, len)) = campaign::place(&caretaker, id(of)) {
-            self.note(|| format!("{of} is leased"));
-            self.life.disk.lease(place, true);
-            let bytes = self.life.disk.read(file_name(side), at, len);
-            self.leased.push(Leased { id: of, place, side, at, bytes });
-        }
-    }
-
-    /// A reader whom others come upon before it has announced, and while it reads.
-    fn read(&mut self) -> Result<(), String> {
-        let Some(caretaker) = self.life.caretaker() else { return Ok(()) };
-        self.note(|| "read".to_owned());
-        let (since, at_start) = {
-            let mind = self.life.mind();
-            (mind.ledger.published.len(), mind.ledger.listed.first().map(|k| k.number))
-        };
-        self.others_in_gap(12, None);
-        let slow = self.below(2) == 0;
-        let life = self.life.clone();
-        let seen = caretaker.read(|archived| {
-            let first = T::number_in(archived);
-            if slow {
-                life.mind().note(|| "  slow".to_owned());
-                life.others_save(12);
-            }
-            (first, T::number_in(archived))
-        });
-        in_gap(None);
-        let mind = self.life.mind();
-        match seen {
-            None if at_start.is_none() => Ok(()),
-            Some((Some(first), Some(last))) if first == last => {
-                let mut later = mind.ledger.published[since..].iter().map(|(_, number)| *number);
-                if at_start == Some(first) || later.any(|number| number == first) {
-                    Ok(())
-                } else {
-                    Err(format!("P2: a read saw {first}, which was not the head meanwhile"))
-                }
-            }
-            other => Err(format!("P1: a read saw {other:?}")),
-        }
-    }
-
     fn flush(&mut self) -> Result<(), String> {
         let Some(caretaker) = self.life.caretaker() else { return Ok(()) };
         self.note(|| "flush".to_owned());
@@ -577,6 +445,6 @@ impl<T: Originator> Player<T> {
     }
 }
 
-fn id(n: u64) -> SnapshotId {
+pub(super) fn id(n: u64) -> SnapshotId {
     SnapshotId::new(n)
 }
