@@ -16,11 +16,12 @@ pub(crate) static CAMPAIGN: Campaign = Campaign {
     short: 1_000,
     help: "\
 One seed is one run, the same every time: two to five lives on one simulated disk, with saves,
-rollbacks, guards, labels, mementos held, readers come upon in every gap, flushes, and other threads'
-saves while the disk syncs. The disk writes back what it likes at any step, refuses calls, gets full.
-At any step, also amid archiving and amid recovery, images are taken as a kill and as a power cut
-would leave them (any subset of dirty sectors of 512 bytes), opened, and compared with what had been
-reported: promises P1 to P5, each failure with its number. Readers in other processes are not in it.
+rollbacks, guards, labels, mementos held, readers come upon in every gap, places leased by readers in
+other processes, flushes, expiry, and other threads' saves while the disk syncs. The disk writes back
+what it likes at any step, refuses calls, gets full, loses files. At any step, also amid archiving and
+amid recovery, images are taken as a kill and as a power cut would leave them (any subset of dirty
+sectors of 512 bytes), opened, and compared with what had been reported: promises P1 to P5, each
+failure with its number.
 
 A failure prints its seed and what was done; `--seed S --count 1` does it again.",
     run,
