@@ -20,7 +20,7 @@ use snapring::{
 
 use super::{
     image::{self, Image},
-    ledger::{After, Ledger},
+    ledger::{After, Known, Ledger},
     originator::{Originator, PANIC, number, undisturbed},
     seed::Setting,
 };
@@ -42,6 +42,8 @@ pub(crate) struct Mind {
     pub(crate) alone: bool,
     /// Looks on at every step.
     pub(crate) watcher: Option<Watcher>,
+    /// What was listed when the save under way began, but for what has expired since.
+    pub(crate) before: Vec<Known>,
     events: Option<Events>,
     seed: u64,
     serial: u64,
@@ -100,6 +102,7 @@ impl Mind {
             crash: None,
             alone: false,
             watcher: None,
+            before: Vec::new(),
             events: None,
             seed,
             serial: 0,
@@ -262,7 +265,8 @@ impl<T: Originator> Life<T> {
         let before = {
             let mut mind = self.mind();
             mind.ledger.making.push(state.number());
-            (mind.ledger.listed.clone(), mind.ledger.highest)
+            mind.before = mind.ledger.listed.clone();
+            mind.ledger.highest
         };
         let saved = caught(|| caretaker.save(state));
         let mut mind = self.mind();
@@ -274,14 +278,15 @@ impl<T: Originator> Life<T> {
                 mind.note(|| format!("  refused: {refused:?}"));
                 mind.counts.refused += 1;
                 mind.ledger.making.pop();
-                let same = |k: (&super::ledger::Known, &super::ledger::Known)| k.0.id == k.1.id;
-                let unchanged = before.0.len() == mind.ledger.listed.len()
-                    && before.0.iter().zip(&mind.ledger.listed).all(same);
-                if before.1 != mind.ledger.highest || !unchanged {
+                let listed = std::mem::take(&mut mind.before);
+                let same = |k: (&Known, &Known)| k.0.id == k.1.id;
+                let unchanged = listed.len() == mind.ledger.listed.len()
+                    && listed.iter().zip(&mind.ledger.listed).all(same);
+                if before != mind.ledger.highest || !unchanged {
                     let now = &mind.ledger.listed;
                     return Err(format!(
                         "P5: refused ({refused:?}), and {:?} became {now:?}",
-                        before.0
+                        listed
                     ));
                 }
                 return Ok(None);

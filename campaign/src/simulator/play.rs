@@ -153,6 +153,9 @@ impl<T: Originator> Player<T> {
                 Some(caretaker) if some && !image => {
                     drop(mind);
                     campaign::background(&caretaker);
+                    let mut mind = life.mind();
+                    mind.hear();
+                    mind.before = mind.ledger.listed.clone();
                 }
                 _ if some => life.happen(mind, false),
                 _ => drop(mind),
@@ -384,6 +387,7 @@ impl<T: Originator> Player<T> {
         self.note(|| "background".to_owned());
         if let Some(caretaker) = self.life.caretaker() {
             campaign::background(&caretaker);
+            self.life.mind().hear();
         }
     }
 

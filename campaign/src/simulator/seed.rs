@@ -58,6 +58,7 @@ impl Setting {
             .durability(durability)
             .file_size(if random.one_in(2) { 0 } else { (max - roomy) / 2 })
             .max_file_size(max);
+        let options = if random.one_in(5) { options.ttl(Duration::from_secs(90)) } else { options };
         Setting { options, ring: ring as usize, sync }
     }
 }
