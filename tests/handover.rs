@@ -287,14 +287,14 @@ fn what_the_predecessor_holds_stays_until_it_lets_go() {
     let back = ready(offer).complete(new, &[]).expect_err("held");
     assert!(matches!(back.why, HandOverError::Held), "{}", back.why);
     let new = back.caretaker;
-    // What the predecessor has left restores nothing, and saves nothing.
+    // What the predecessor has left undoes a change still, and publishes nothing.
     let mut live = world(7);
     let error = checkpoint.restore(&mut live).expect_err("handed over");
     assert!(
-        matches!(error, RollbackError::NoPlace { source: SaveError::HandedOver, .. }),
+        matches!(error, RollbackError::Unpublished { source: SaveError::HandedOver, .. }),
         "{error:?}"
     );
-    assert_eq!(live, world(7));
+    assert_eq!(live, world(31));
     drop((evicted, listed, newest));
     let until = Instant::now() + LONG;
     while new.stats().held.iter().any(|h| [1, 20, 30, 31].contains(&h.id.get())) {
