@@ -133,8 +133,9 @@ impl<T: Originator> Subsets<T> {
         }
         let broken = seen.rejected.iter().filter(|slot| slot.reason.contains("the checksum of"));
         self.tally.by_checksum += broken.count() as u64;
+        let goes = ledger.goes(seen.listed.iter().map(|listed| listed.0));
         for known in ledger.listed.iter().filter(|known| ledger.must_outlive_a_cut(known)) {
-            if !whole.contains(&known.id) {
+            if !whole.contains(&known.id) && !goes.contains(&known.id) {
                 return Err(told(&format!("P4: {} is lost", known.id), &seen));
             }
         }
