@@ -6,7 +6,11 @@
 //! the loom models, as is a reader that looks before it announces, for which too many saves must come
 //! between two of its steps. In return it runs the whole engine rather than a model of it.
 
-use std::{process::Command, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    process::Command,
+    sync::{Arc, Mutex},
+};
 
 use rkyv::{
     Place,
@@ -175,19 +179,26 @@ fn publish_beside_a_look() {
 
 fn two_writers_and_holders() {
     let ring = ring(3);
+    // Which world was saved under which id, and which was seen. Never waited for.
+    let saved = Arc::new(Mutex::new(BTreeMap::from([(1, 1)])));
+    let seen = Arc::new(Mutex::new(Vec::new()));
     let write = |from: u64| {
+        let saved = saved.clone();
         move |ring: &Caretaker<World>| {
             for tick in from..from + 6 {
-                ring.save(&World::at(tick)).expect("saves");
+                let id = ring.save(&World::at(tick)).expect("saves");
+                saved.lock().expect("no panic").insert(id.get(), tick);
             }
         }
     };
-    let hold = |ring: &Caretaker<World>| {
-        for _ in 0..3 {
-            for entry in ring.history() {
+    let hold = || {
+        let seen = seen.clone();
+        move |ring: &Caretaker<World>| {
+            for entry in (0..3).flat_map(|_| ring.history()) {
                 match ring.try_memento(entry.id()) {
                     Ok(memento) => {
                         let tick = whole(&memento);
+                        seen.lock().expect("no panic").push((entry.id().get(), tick));
                         let other = memento.clone();
                         drop(memento);
                         assert_eq!(whole(&other), tick, "P1: a held snapshot changed");
@@ -198,7 +209,13 @@ fn two_writers_and_holders() {
             }
         }
     };
-    join([with(&ring, write(10)), with(&ring, write(20)), with(&ring, hold), with(&ring, hold)]);
+    let threads =
+        [with(&ring, write(10)), with(&ring, write(20)), with(&ring, hold()), with(&ring, hold())];
+    join(threads);
+    let saved = saved.lock().expect("no panic");
+    for (id, tick) in seen.lock().expect("no panic").iter() {
+        assert_eq!(saved.get(id), Some(tick), "P1: another world under #{id}");
+    }
     assert_eq!(ring.head().map(SnapshotId::get), Some(13), "P2: no publishing is lost");
     assert_eq!(ring.stats().mementos, 0);
 }
