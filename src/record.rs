@@ -263,6 +263,11 @@ pub(crate) fn has_left(b: &[u8; LABEL_LEN], id: u64) -> bool {
     is_sealed(b) && u64::from_le_bytes(get(b, 0)) == id && b[8] == 0
 }
 
+/// Whether such a note was there, and has been unsealed since.
+pub(crate) fn had_left(b: &[u8; LABEL_LEN], id: u64) -> bool {
+    !is_sealed(b) && u64::from_le_bytes(get(b, 0)) == id && b[8] == 0
+}
+
 /// Whether a label note of snapshot `id` has been written there, sealed or not.
 pub(crate) fn is_label_of(b: &[u8; LABEL_LEN], id: u64) -> bool {
     u64::from_le_bytes(get(b, 0)) == id

@@ -19,7 +19,7 @@ use crate::{
     mutants::Mutant,
     record::{
         DurableNote, Extent, LABEL_AT, LABEL_LEN, NOTE_AT, NOTE_LEN, RECORD_LEN, Record, SLOT_LEN,
-        decode_label, has_left, is_label_of, seal_of,
+        decode_label, had_left, has_left, is_label_of, seal_of,
     },
     ring::{MAX_ID, Word},
     schema::Layout,
@@ -76,6 +76,8 @@ pub(crate) struct Slot {
     claimed: bool,
     /// It is on the disk if it is whole: of an earlier boot, and nobody has noted it.
     doubtful: bool,
+    /// It has a note that it had left the ring, which has been lifted.
+    had_left: bool,
 }
 
 /// Looks at everything; changes nothing.
@@ -232,6 +234,8 @@ impl Survey {
         }
         if self.snapshots.is_empty() {
             self.after_boot = slot.record.boot != ground.boot;
+            // An opening that did not come to its end may have lifted its note in memory alone.
+            self.relisted = slot.had_left.then_some(slot.number);
         }
         self.snapshots.push((slot.number, slot.place));
         Ok(())
@@ -366,7 +370,15 @@ fn read_leased(ground: &Ground<'_>, number: u16) -> Option<Slot> {
         leased_at: Some(crate::clock::steady_millis()),
         ..Place::free()
     };
-    fits.then_some(Slot { number, side, record, place, claimed: false, doubtful: false })
+    fits.then_some(Slot {
+        number,
+        side,
+        record,
+        place,
+        claimed: false,
+        doubtful: false,
+        had_left: false,
+    })
 }
 
 /// Reads one slot page. `Ok(None)`: nothing is sealed there, as it should be.
@@ -423,7 +435,8 @@ fn read_slot(
         ..Place::found(&record, seal)
     };
     let doubtful = earlier && !durable;
-    Ok(Some(Slot { number, side, record, place, claimed: false, doubtful }))
+    let had_left = had_left(&label, record.id);
+    Ok(Some(Slot { number, side, record, place, claimed: false, doubtful, had_left }))
 }
 
 /// The blocks under an extent, if it lies and is aligned as extents do.

@@ -43,8 +43,11 @@ fn run(run: &mut Run) -> Result<(), String> {
         run.fail(format!("in the script: {wrong}"));
     }
     over_seeds(run, u64::MAX, |seed| {
-        let (report, tally) = simulator::images(seed, EACH);
-        let wrong = report.failure.map(|wrong| format!("seed {seed}: {wrong}"));
+        let (report, tally) = simulator::images(seed, EACH, false);
+        let wrong = report.failure.map(|wrong| {
+            let trace = simulator::images(seed, EACH, true).0.trace.join("\n  ");
+            format!("seed {seed}: {wrong}\n  {trace}")
+        });
         let failures = wrong.into_iter().collect();
         Outcome { tried: tally.images, failures, facts: facts(&tally) }
     });

@@ -289,7 +289,7 @@ impl Ledger {
         if recovery.chosen.map(SnapshotId::get) != found.first().map(|f| f.id) {
             return Err(format!("P3: the newest is not the head: {}", told()));
         }
-        let goes = self.goes(found);
+        let goes = self.goes(found.iter().map(|one| one.id));
         for known in &self.listed {
             let must = match self.after {
                 _ if goes.contains(&known.id) => false,
@@ -353,8 +353,8 @@ impl Ledger {
     }
 
     /// Where what was in the making is found, it has been published: then the oldest go for it.
-    fn goes(&self, found: &[Found]) -> Vec<u64> {
-        let found = found.iter().filter(|one| one.id > self.highest).count();
+    pub(crate) fn goes(&self, mut found: impl Iterator<Item = u64>) -> Vec<u64> {
+        let found = usize::from(found.any(|id| id > self.highest));
         let new = found.max(usize::from(self.deep && !self.making.is_empty()));
         let excess = (self.listed.len() + new).saturating_sub(self.ring);
         let unlabelled = self.listed.iter().rev().filter(|known| known.label.is_none());

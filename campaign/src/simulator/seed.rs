@@ -86,7 +86,7 @@ pub(crate) fn run(seed: u64, traced: bool) -> Report {
 
 /// The run of a seed with about so many images of its disk looked at: all subsets where few pages
 /// are dirty, random sectors elsewhere.
-pub(crate) fn images(seed: u64, about: u64) -> (Report, Tally) {
+pub(crate) fn images(seed: u64, about: u64, traced: bool) -> (Report, Tally) {
     let mut random = Random::new(seed);
     let setting = Setting::of(&mut random);
     let subsets = Arc::new(Mutex::new(Subsets::<Plain>::new()));
@@ -102,7 +102,7 @@ pub(crate) fn images(seed: u64, about: u64) -> (Report, Tally) {
             subsets.some(disk, ledger, random, 128)
         }
     });
-    let report = run_of::<Plain>(seed, &setting, random, false, Some(watcher));
+    let report = run_of::<Plain>(seed, &setting, random, traced, Some(watcher));
     let tally = lock(&subsets).tally;
     (report, tally)
 }
