@@ -74,12 +74,22 @@ impl Engine {
                 None => Side::A,
             };
             self.reclaim_in_turn(&mut state, side);
+            // The layout's text goes there first where the side has none yet: room for both, lest
+            // something leaves for nothing.
+            let described = state.spaces[side.index()].schema.is_some();
+            let text = if described { 0 } else { blocks_for(self.layout.text.len() as u64) };
             if state.spaces[side.index()].free.is_empty() {
                 // Other threads' saves end soon: nothing need leave for their sake.
                 if self.is_making(&state, side) {
                     self.settled.wait(&mut state);
                 } else if !evict && self.can_evict(&mut state, side) {
                     return Ok(None);
+                } else if evict && !self.would_fit(&mut state, side, blocks + text) {
+                    // Who leaves for its slot page leaves for bytes that fit.
+                    match self.make_space(state, side, blocks + text, true)? {
+                        Some(grown) => state = grown,
+                        None => return Ok(None),
+                    }
                 } else if !self.evict_for_space(&mut state, side)
                     && !self.wait_for_readers(&mut state, side, &mut patience)
                 {
@@ -97,10 +107,6 @@ impl Engine {
             if self.reclaim(&mut state, side) {
                 continue;
             }
-            // The layout's text goes there first where the side has none yet: room for both, lest
-            // something leaves for nothing.
-            let described = state.spaces[side.index()].schema.is_some();
-            let text = if described { 0 } else { blocks_for(self.layout.text.len() as u64) };
             state = match self.make_space(state, side, blocks + text, evict) {
                 Ok(Some(state)) => state,
                 Ok(None) => return Ok(None),
