@@ -457,6 +457,52 @@ mod tests {
     }
 
     #[test]
+    fn a_place_that_held_a_twin_is_the_next_ones_alone() {
+        // Nothing is known to be on the disk: whoever opens keeps both.
+        let disk = Disk::new(11);
+        let caretaker = open(&disk);
+        caretaker.save(&blob(1)).expect("saves");
+        let killed = Arc::new(Mutex::new(Vec::new()));
+        let (here, there) = (disk.clone(), killed.clone());
+        disk.at_each_step(Some(Box::new(move |_| {
+            there.lock().expect("no panic").push(here.killed());
+        })));
+        let fault = Fault { call: Call::Sync, after: 0, errno: libc::EIO, for_ever: false };
+        disk.set_faults(vec![fault]);
+        assert!(caretaker.flush().is_err(), "it is told");
+        disk.at_each_step(None);
+        campaign::kill(caretaker);
+        let killed = std::mem::take(&mut *killed.lock().expect("no panic"));
+        // It stays while the place is used again, and leaves after that.
+        for (at, leaves) in (0..killed.len()).flat_map(|at| (3..40).map(move |n| (at, n))) {
+            let disk = killed[at].killed();
+            let caretaker = open(&disk);
+            caretaker.keep(id(1), "one").expect("kept");
+            // With a newer one it is made durable where it lies.
+            caretaker.save(&blob(2)).expect("saves");
+            caretaker.flush().expect("flushes");
+            for n in 3..=leaves + 4 {
+                if n == leaves {
+                    assert!(caretaker.release("one"));
+                    caretaker.rollback(&mut blob(0), id(1)).expect("rolls back");
+                } else {
+                    caretaker.save(&blob(n)).expect("saves");
+                }
+                if n < leaves {
+                    continue;
+                }
+                let listed = caretaker.history();
+                let listed: Vec<_> = listed.iter().map(|e| e.id()).collect();
+                let again = open(&disk.killed());
+                let found: Vec<_> = again.history().iter().map(|e| e.id()).collect();
+                assert_eq!(found, listed, "killed at {at}, {n} saved: {}", again.recovery());
+                campaign::kill(again);
+            }
+            campaign::kill(caretaker);
+        }
+    }
+
+    #[test]
     fn without_power_at_any_point_of_a_relocation_what_was_durable_is_there() {
         for seed in 0..3 {
             let (_, cut) = left_behind(4, seed);

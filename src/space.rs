@@ -299,6 +299,8 @@ impl Engine {
     fn unseal(&self, state: &mut State, n: usize) {
         self.file_of(n).unseal(self.slot_at(n), RECORD_LEN as u64);
         state.places[n].unsealed = true;
+        // Nobody's twin any more: another's record may be sealed there next.
+        state.twins.retain(|(_, twin)| *twin != n);
     }
 
     /// Frees the places of a side that nothing retains any more. `false` if there was none.
