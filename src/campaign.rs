@@ -61,6 +61,13 @@ pub fn sides<T: Snapshot>(caretaker: &Caretaker<T>) -> Vec<(u64, usize)> {
     state.listed.iter().map(|n| (state.places[usize::from(*n)].id, side(n))).collect()
 }
 
+/// Whether a save might wait for the relocation that is under way, which has taken the last place
+/// of a side: in a simulation, where one thread is all, for ever.
+pub fn would_wait<T: Snapshot>(caretaker: &Caretaker<T>) -> bool {
+    let state = caretaker.engine().lock();
+    state.making > 0 && state.spaces.iter().any(|space| space.free.is_empty())
+}
+
 /// Where a listed snapshot lies: the number of its place, by which readers lease it, its side, and
 /// its archive's offset and length.
 pub fn place<T: Snapshot>(

@@ -134,3 +134,26 @@ fn what_power_loss_has_broken_does_not_come_back_in_the_place_of_others() {
         kill(caretaker);
     }
 }
+
+#[test]
+fn a_save_waits_for_the_disk_where_that_is_what_keeps_all_room() {
+    let disk = Disk::new(5);
+    let within = std::time::Duration::from_secs(3600);
+    // Two worlds of 12 KiB a side, and no third.
+    let options = Options::new().ring(3).file_size(0).max_file_size(64 << 10);
+    let options = options.durability(crate::Durability::Background { within });
+    let caretaker = open::<World>(&disk, &options).expect("opened");
+    let large = |tick| World { tick, ground: vec![tick; 1500] };
+    for tick in 1..=5 {
+        caretaker.save(&large(tick)).expect("saved");
+    }
+    kill(caretaker);
+    // Nothing is known to be on the disk: all that is found is kept until something is.
+    let caretaker = open::<World>(&disk, &options).expect("opened");
+    assert_eq!(caretaker.durable(), None);
+    for tick in 6..20 {
+        caretaker.save(&large(tick)).unwrap_or_else(|error| panic!("{tick}: {error}"));
+    }
+    assert!(caretaker.durable() > None, "it was waited for");
+    kill(caretaker);
+}

@@ -171,6 +171,8 @@ impl Place {
             root: record.root,
             root_pos: record.root_pos,
             written: record.written,
+            // When it ceased to be the newest is not known.
+            left_at: record.created,
             seal,
             layout: Some(record.layout),
             trust: Trust::Unverified,

@@ -19,7 +19,7 @@ use std::{
     io,
     path::Path,
     sync::atomic::{AtomicBool, Ordering},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -32,11 +32,15 @@ use crate::{
     mutants::Mutant,
     options::Durability,
     record::{DurableNote, Extent, NOTE_AT, SLOT_LEN},
-    sync::{Condvar, Mutex},
+    sync::{Condvar, Mutex, MutexGuard},
 };
 
 /// Bytes flushed in one go, where a snapshot is not larger by itself.
 const BATCH: u64 = 4 << 20;
+
+/// How often a save without room looks whether the flush under way has ended: a second in all.
+const TURNS: u32 = 1000;
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// The background thread's desk.
 #[derive(Debug)]
@@ -259,7 +263,31 @@ impl Engine {
             return Ok(None);
         }
         let upto = upto.min(self.lock().next_id - 1);
-        let mut batch = self.flusher.turn.lock();
+        self.flush_in_turn(upto, anew, between, self.flusher.turn.lock())
+    }
+
+    /// Flushes for the sake of a save that found no room: in a moment, if a flush that is under way
+    /// ends within [`TURNS`]; else not at all.
+    pub(crate) fn flush_soon(&self) {
+        for _ in 0..TURNS {
+            if let Some(batch) = self.flusher.turn.try_lock() {
+                // What fails is told by the save, as any failed sync is.
+                _ = self.flush_in_turn(u64::MAX, false, &mut || {}, batch);
+                return;
+            }
+            if let Some(leases) = &self.leases {
+                leases.pause(PAUSE);
+            }
+        }
+    }
+
+    fn flush_in_turn(
+        &self,
+        upto: u64,
+        anew: bool,
+        between: &mut dyn FnMut(),
+        mut batch: MutexGuard<'_, Batch>,
+    ) -> Result<Option<SnapshotId>, FlushError> {
         if self.lock().ended {
             return Ok(self.durable());
         }

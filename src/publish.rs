@@ -304,7 +304,7 @@ impl<'a> Moving<'a> {
         if state.ended {
             return Err(SaveError::HandedOver);
         }
-        let mut patience = PATIENCE;
+        let (mut patience, mut flushed) = (PATIENCE, false);
         let free = loop {
             engine.reclaim_in_turn(&mut state, side);
             if let Some(index) = state.spaces[side.index()].free.pop() {
@@ -315,6 +315,7 @@ impl<'a> Moving<'a> {
             }
             if !engine.evict_for_space(&mut state, side)
                 && !engine.wait_for_readers(&mut state, side, &mut patience)
+                && !engine.flush_for_room(&mut state, side, &mut flushed)
             {
                 break Err(SaveError::Held { holders: engine.holders(&mut state, side) });
             }

@@ -484,7 +484,7 @@ mod tests {
             for n in 3..=leaves + 4 {
                 if n == leaves {
                     assert!(caretaker.release("one"));
-                    caretaker.rollback(&mut blob(0), id(1)).expect("rolls back");
+                    _ = caretaker.rollback(&mut blob(0), id(1)).expect("rolls back");
                 } else {
                     caretaker.save(&blob(n)).expect("saves");
                 }

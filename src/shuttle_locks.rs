@@ -34,6 +34,10 @@ impl<T> Mutex<T> {
         MutexGuard { of: self, held: Some(self.take()) }
     }
 
+    pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        self.0.try_lock().ok().map(|held| MutexGuard { of: self, held: Some(held) })
+    }
+
     /// There is no time in a model.
     pub(crate) fn try_lock_until(&self, _: Instant) -> Option<MutexGuard<'_, T>> {
         Some(self.lock())

@@ -67,7 +67,7 @@ impl Engine {
         let need = if again { need } else { last };
         let least = if again { blocks_for(need) } else { 1 };
         let mut blocks = if evict { least } else { blocks_for(need + need / 8) };
-        let mut patience = PATIENCE;
+        let (mut patience, mut flushed) = (PATIENCE, false);
         let (side, run) = loop {
             let side = match state.listed.front() {
                 Some(newest) => self.side_of(usize::from(*newest)).other(),
@@ -92,6 +92,7 @@ impl Engine {
                     }
                 } else if !self.evict_for_space(&mut state, side)
                     && !self.wait_for_readers(&mut state, side, &mut patience)
+                    && !self.flush_for_room(&mut state, side, &mut flushed)
                 {
                     return Err(SaveError::Held { holders: self.holders(&mut state, side) });
                 }
@@ -110,11 +111,15 @@ impl Engine {
             state = match self.make_space(state, side, blocks + text, evict) {
                 Ok(Some(state)) => state,
                 Ok(None) => return Ok(None),
-                // Then what there is: the state may have shrunk.
-                Err(SaveError::NoSpace { .. }) if blocks > least => {
-                    let state = self.lock();
-                    let gap = state.spaces[side.index()].extents.largest_gap();
-                    blocks = gap.clamp(least, blocks - 1);
+                Err(error @ SaveError::NoSpace { .. }) => {
+                    let mut state = self.lock();
+                    if blocks > least {
+                        // Then what there is: the state may have shrunk.
+                        let gap = state.spaces[side.index()].extents.largest_gap();
+                        blocks = gap.clamp(least, blocks - 1);
+                    } else if !self.flush_for_room(&mut state, side, &mut flushed) {
+                        return Err(error);
+                    }
                     state
                 }
                 Err(error) => return Err(error),
@@ -239,6 +244,32 @@ impl Engine {
     pub(crate) fn evict_for_space(&self, state: &mut State, side: Side) -> bool {
         let Some(number) = self.candidate(state, side) else { return false };
         self.unlist(state, number);
+        self.reclaim(state, side);
+        true
+    }
+
+    /// Waits for the disk, once in a save, where it is what keeps places of a side: once a newer
+    /// snapshot is there, they may leave. `false` if it is not, or has been waited for.
+    pub(crate) fn flush_for_room(
+        &self,
+        state: &mut MutexGuard<'_, State>,
+        side: Side,
+        flushed: &mut bool,
+    ) -> bool {
+        let newest = state.listed.front().copied();
+        let mut places = state.places.iter().enumerate();
+        let kept = places.any(|(n, place)| {
+            let number = n as u16;
+            self.side_of(n) == side
+                && place.is_sealed()
+                && newest != Some(number)
+                && self.is_steady(state, number)
+        });
+        if *flushed || !kept || !self.flusher.syncs() {
+            return false;
+        }
+        *flushed = true;
+        MutexGuard::unlocked(state, || self.flush_soon());
         self.reclaim(state, side);
         true
     }

@@ -160,7 +160,7 @@ fn write(path: &std::path::Path, value: &Value) -> std::io::Result<()> {
 /// Every campaign in a process of its own.
 fn all(args: &Args) -> ExitCode {
     let scratch = std::env::temp_dir().join(format!("snapring-campaign-{}", std::process::id()));
-    let (mut results, mut passed, mut failed, mut skipped) = (Vec::new(), 0, 0, 0);
+    let (mut results, mut passed, mut failed, mut skipped) = (Vec::new(), 0, Vec::new(), 0);
     for campaign in ALL {
         let mut command = match std::env::current_exe() {
             Ok(exe) => Command::new(exe),
@@ -180,14 +180,16 @@ fn all(args: &Args) -> ExitCode {
         if let Some(dir) = &args.dir {
             command.arg("--dir").arg(dir);
         }
-        match command.status().ok().and_then(|status| status.code()) {
+        let ended = command.status();
+        let text = std::fs::read_to_string(&scratch).unwrap_or_default();
+        let result = serde_json::from_str::<Value>(&text).ok();
+        _ = std::fs::remove_file(&scratch);
+        match ended.as_ref().ok().and_then(|status| status.code()) {
             Some(0) => passed += 1,
             Some(77) => skipped += 1,
-            _ => failed += 1,
+            _ => failed.push((campaign.name, format!("{ended:?}"), result.clone())),
         }
-        let text = std::fs::read_to_string(&scratch).unwrap_or_default();
-        results.extend(serde_json::from_str::<Value>(&text).ok());
-        _ = std::fs::remove_file(&scratch);
+        results.extend(result);
     }
     if let Some(path) = &args.json
         && let Err(error) = write(path, &Value::Array(results))
@@ -195,6 +197,14 @@ fn all(args: &Args) -> ExitCode {
         eprintln!("{}: {error}", path.display());
         return ExitCode::FAILURE;
     }
-    println!("\n{passed} passed, {failed} failed, {skipped} skipped");
-    ExitCode::from(u8::from(failed > 0))
+    println!("\n{passed} passed, {} failed, {skipped} skipped", failed.len());
+    // Once more at the end, where they are looked for.
+    for (name, ended, result) in &failed {
+        println!("{name} FAILED ({ended})");
+        let failures = result.as_ref().and_then(|result| result["failures"].as_array());
+        for text in failures.into_iter().flatten().take(3) {
+            println!("  {}", text.as_str().unwrap_or_default());
+        }
+    }
+    ExitCode::from(u8::from(!failed.is_empty()))
 }

@@ -286,13 +286,14 @@ impl Oracle {
 
     fn compare_label(&self, found: &Found, known: &Known) -> Result<(), String> {
         let may_be = match self.doing {
-            Some(Report::Keeping { id, label }) if id == known.id => [known.label, label],
+            // The old label goes before the new one comes.
+            Some(Report::Keeping { id, label }) if id == known.id => [known.label, label, 0],
             Some(Report::Keeping { label, .. } | Report::Releasing { label })
                 if label == known.label =>
             {
-                [label, 0]
+                [label, 0, 0]
             }
-            _ => [known.label; 2],
+            _ => [known.label; 3],
         };
         if may_be.contains(&found.label) {
             return Ok(());

@@ -38,7 +38,7 @@ pub(crate) struct Mind {
     pub(crate) crashed: Option<(Disk, Ledger)>,
     /// Whether such a crash is to happen in this operation.
     pub(crate) crash: Option<Crash>,
-    /// Other threads may not come by: this one is archiving, or they have.
+    /// Other threads may not come by: this one is saving, or they have.
     pub(crate) alone: bool,
     /// Looks on at every step.
     pub(crate) watcher: Option<Watcher>,
@@ -262,14 +262,17 @@ impl<T: Originator> Life<T> {
     /// Saves a state, and takes note. `None`: it was refused, and nothing has changed.
     pub(crate) fn save(&self, state: &T) -> Result<Option<u64>, String> {
         let Some(caretaker) = self.caretaker() else { return Ok(None) };
-        let before = {
+        let (before, alone) = {
             let mut mind = self.mind();
             mind.ledger.making.push(state.number());
             mind.before = mind.ledger.listed.clone();
-            mind.ledger.highest
+            // Where it waits for the disk, others' would wait for their turn.
+            let alone = std::mem::replace(&mut mind.alone, true);
+            (mind.ledger.highest, alone)
         };
         let saved = caught(|| caretaker.save(state));
         let mut mind = self.mind();
+        mind.alone = alone;
         mind.hear();
         let id = match saved? {
             Some(Ok(id)) => id.get(),
@@ -309,6 +312,9 @@ impl<T: Originator> Life<T> {
             (0..n).map(|_| mind.small()).collect()
         };
         for number in states {
+            if self.caretaker().is_none_or(|caretaker| campaign::would_wait(&caretaker)) {
+                return;
+            }
             let outcome = self.save(&T::of(number)).map(drop);
             self.mind().judge(outcome);
         }

@@ -144,7 +144,6 @@ impl<T: Originator> Player<T> {
         amid_archiving(Some(Box::new(move || {
             let Some(life) = life.upgrade() else { return verdict };
             let mut mind = life.mind();
-            mind.alone = true;
             let (some, image) = (mind.random.one_in(3), mind.random.one_in(2));
             if some {
                 mind.note(|| "  amid archiving".to_owned());
@@ -160,7 +159,6 @@ impl<T: Originator> Player<T> {
                 _ if some => life.happen(mind, false),
                 _ => drop(mind),
             }
-            life.mind().alone = false;
             verdict
         })));
         self.life.save(&self.state)?;
