@@ -111,6 +111,20 @@ impl MappedFile {
         self.file.write_at(bytes, offset)
     }
 
+    /// Has bytes that were written through written out, and waits for nothing.
+    pub(crate) fn start_write_back(&self, offset: u64, len: u64) {
+        self.file.start_write_back(offset, len);
+    }
+
+    /// From now on a store to the first `len` bytes, whole pages, brings in no others. What a touch
+    /// brings in comes in small pages, for good: writes to them take twice as long.
+    pub(crate) fn touch_alone(&self, len: u64) {
+        // SAFETY: whole pages of our own mapping.
+        let advised = unsafe { os::touch_alone(self.at(0, len), len as usize) };
+        // A hint alone.
+        _ = advised;
+    }
+
     fn base(&self) -> NonNull<u8> {
         // SAFETY: a mapping is never at null.
         unsafe { NonNull::new_unchecked(self.map.as_mut_ptr()) }

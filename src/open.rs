@@ -20,7 +20,7 @@ use crate::{
     },
     lease::Taken,
     mutants::Mutant,
-    options::Options,
+    options::{Durability, Options},
     os,
     record::{LABEL_AT, LABEL_LEN, RECORD_LEN, SLOT_LEN, encode_label},
     recover::{Ground, Survey, survey, tenants},
@@ -381,6 +381,12 @@ pub(crate) fn finish(
             snapshots.chain(found.twins.iter().map(|(_, number, _)| *number)).collect();
         tenants(&ground, &taken, &known, &mut extents)
     });
+    if options.durability == Durability::Sync {
+        // Archives are written through the file, and make its pages.
+        for file in &files {
+            file.touch_alone(data_at(options.ring));
+        }
+    }
     let [a, b] = extents;
     let engine = Engine::new(
         Found {

@@ -322,6 +322,26 @@ pub(crate) fn forget(
     Ok(rustix::fs::fadvise(file, from, len, rustix::fs::Advice::DontNeed)?)
 }
 
+/// A touch of these whole pages of a mapping brings in them alone, and not what follows in the file.
+///
+/// # Safety
+///
+/// As for [`populate`].
+pub(crate) unsafe fn touch_alone(at: NonNull<u8>, len: usize) -> io::Result<()> {
+    // SAFETY: by the caller's promise; the advice changes no bytes.
+    Ok(unsafe { rustix::mm::madvise(at.as_ptr().cast(), len, Advice::Random) }?)
+}
+
+/// Has these bytes of a file written out, as far as they are dirty, and waits for nothing.
+pub(crate) fn start_write_back(file: &File, from: u64, len: u64) {
+    let (Ok(from), Ok(len)) = (libc::off64_t::try_from(from), libc::off64_t::try_from(len)) else {
+        return;
+    };
+    // A hint alone: what it could not do is done by the sync, which tells of failures.
+    // SAFETY: an open descriptor and numbers.
+    _ = unsafe { libc::sync_file_range(file.as_raw_fd(), from, len, libc::SYNC_FILE_RANGE_WRITE) };
+}
+
 /// Lets this thread run after those that somebody waits for: nicer by ten, and in batches. The other
 /// threads of the process are not touched.
 pub(crate) fn yield_to_others() -> io::Result<()> {

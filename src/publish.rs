@@ -190,8 +190,14 @@ impl Engine {
                 state = self.lock();
             }
         };
-        let offset = self.run_at(run);
-        self.files[side.index()].write(offset, text);
+        let (offset, file) = (self.run_at(run), &self.files[side.index()]);
+        // As an archive is, where saves wait for the disk.
+        if !self.flusher.waits() {
+            file.write(offset, text);
+        } else if let Err(source) = file.write_through(text, offset) {
+            state.spaces[side.index()].extents.release(run);
+            return Err(SaveError::Write { path: file.path().to_owned(), source });
+        }
         state.spaces[side.index()].schema =
             Some(Extent { offset, len: text.len() as u64, crc: crc32fast::hash(text) });
         Ok(state)

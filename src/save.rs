@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use crate::{
     engine::Engine,
     error::SaveError,
+    file::{BLOCK, MappedFile},
     id::SnapshotId,
     os,
     publish::Contents,
@@ -27,12 +28,52 @@ const FUSE_FROM: u64 = 256 << 10;
 /// would be worth as much memory again.
 const WRITE_UPTO: u64 = 16 << 20;
 
+/// Bytes that are written on their way to the disk while the archive goes on behind them.
+const PIECE: usize = 256 << 10;
+
 /// Memory that does not grow.
 struct Fixed;
 
 impl Room for Fixed {
     fn extend(&mut self, _: u64) -> Result<usize, Option<SaveError>> {
         Err(None)
+    }
+}
+
+/// The same, with the file behind it: what is final is written there, and the disk has begun with it
+/// when the archive ends.
+struct Behind<'a> {
+    file: &'a MappedFile,
+    at: u64,
+    written: usize,
+}
+
+impl Behind<'_> {
+    /// Writes what has not been.
+    fn write(&mut self, so_far: &[u8]) -> Result<(), SaveError> {
+        let (from, more) = (self.at + self.written as u64, &so_far[self.written..]);
+        self.file.write_through(more, from).map_err(|source| {
+            let path = self.file.path().to_owned();
+            SaveError::Write { path, source }
+        })?;
+        self.written = so_far.len();
+        Ok(())
+    }
+}
+
+impl Room for Behind<'_> {
+    fn extend(&mut self, _: u64) -> Result<usize, Option<SaveError>> {
+        Err(None)
+    }
+
+    fn passed(&mut self, so_far: &[u8]) -> Result<(), SaveError> {
+        // A block in the making would be written twice.
+        let (from, end) = (self.written, so_far.len() & !(BLOCK as usize - 1));
+        if end - from >= PIECE {
+            self.write(&so_far[..end])?;
+            self.file.start_write_back(self.at + from as u64, (end - from) as u64);
+        }
+        Ok(())
     }
 }
 
@@ -125,8 +166,13 @@ impl Engine {
         need: u64,
     ) -> Result<Result<SnapshotId, u64>, SaveError> {
         let Some((mut making, last, mut scratch)) = self.begin(need)? else {
-            return self.save_aside(state).map(Ok);
+            return self.save_aside(state, MAX_ARCHIVE);
         };
+        if need == 0 && last == 0 && self.flusher.waits() {
+            // How large it is nobody knows: not by stores, which would make small pages for good.
+            making.abandon(scratch);
+            return self.save_aside(state, WRITE_UPTO);
+        }
         let (at, len) = making.span();
         let there = making.file().at(at, len);
         let cap = len.min(MAX_ARCHIVE) as usize;
@@ -138,8 +184,9 @@ impl Engine {
             buffer.resize(cap, 0);
         }
         let base = if by_write { buffer.as_mut_ptr() } else { there.as_ptr() };
-        let mut fixed = Fixed;
-        let room: &mut dyn Room = if by_write { &mut fixed } else { &mut making };
+        let file = making.file();
+        let mut behind = Behind { file, at, written: 0 };
+        let room: &mut dyn Room = if by_write { &mut behind } else { &mut making };
         // SAFETY: either blocks, aligned to 4096, of which `len` bytes are touchable (`at`) and were
         // handed to this snapshot in the making alone; or the buffer, aligned to 64 by its type and
         // at least `cap` long, which nobody else uses. `room` outlives the session.
@@ -148,19 +195,14 @@ impl Engine {
         let mut scratch = session.into_scratch();
         let written = match outcome {
             Ok(written) if by_write => {
-                making.file().write_through(&buffer[..written.len], at).map(|()| written).map_err(
-                    |source| {
-                        let path = making.file().path().to_owned();
-                        Halted::Error(SaveError::Write { path, source })
-                    },
-                )
+                behind.write(&buffer[..written.len]).map(|()| written).map_err(Halted::Error)
             }
             other => other,
         };
         scratch.buffer = buffer;
         match written {
             Ok(written) => {
-                making.file().stored(at, written.len as u64);
+                file.stored(at, written.len as u64);
                 let root = there.addr().get() + written.root;
                 making.seal(&Contents::of(&written), root, scratch).map(Ok)
             }
@@ -180,7 +222,12 @@ impl Engine {
     /// Archives `state` where nothing has to leave for it, in memory of our own, and only then makes
     /// room: what leaves the ring leaves for a snapshot that is certain (P5). The memory is kept for
     /// the next time.
-    fn save_aside<T: Snapshot>(&self, state: &T) -> Result<SnapshotId, SaveError> {
+    /// `Ok(Err(more))`: it is longer than `most`.
+    fn save_aside<T: Snapshot>(
+        &self,
+        state: &T,
+        most: u64,
+    ) -> Result<Result<SnapshotId, u64>, SaveError> {
         let (last, mut scratch) = {
             let mut state = self.lock();
             (state.last_len, state.scratch.pop().unwrap_or_default())
@@ -201,6 +248,7 @@ impl Engine {
             let outcome = session.run(state);
             scratch = session.into_scratch();
             match outcome {
+                Err(Halted::Elsewhere(more)) if more > most => break Err(Halted::Elsewhere(more)),
                 Err(Halted::Elsewhere(more)) => {
                     cap = (more + more / 4).max(2 * cap as u64).min(MAX_ARCHIVE) as usize;
                 }
@@ -208,22 +256,33 @@ impl Engine {
             }
         };
         let room = match outcome {
-            Ok(written) => self.make_room(written.len as u64).map(|room| (written, room)),
-            Err(Halted::Error(error)) => Err(error),
-            Err(Halted::Elsewhere(_)) => unreachable!("the loop goes on"),
+            Ok(written) => {
+                self.make_room(written.len as u64).map(|room| (written, room)).map_err(Err)
+            }
+            Err(Halted::Error(error)) => Err(Err(error)),
+            Err(Halted::Elsewhere(more)) => Err(Ok(Err(more))),
         };
-        let (written, (making, _, _)) = match room {
-            Ok(found) => found,
-            Err(error) => {
+        let (written, making) = match room {
+            Ok((written, (making, _, _))) => (written, making),
+            Err(otherwise) => {
                 scratch.buffer = buffer;
                 self.lock().scratch.push(scratch);
-                return Err(error);
+                return otherwise;
             }
         };
-        let (at, _) = making.span();
-        making.file().write(at, &buffer[..written.len]);
+        let (file, (at, _)) = (making.file(), making.span());
+        let bytes = &buffer[..written.len];
+        if self.flusher.waits() {
+            if let Err(error) = (Behind { file, at, written: 0 }).write(bytes) {
+                scratch.buffer = buffer;
+                making.abandon(scratch);
+                return Err(error);
+            }
+        } else {
+            file.write(at, bytes);
+        }
         scratch.buffer = buffer;
-        let there = making.file().at(at, written.len as u64).addr().get();
-        making.seal(&Contents::of(&written), there + written.root, scratch)
+        let there = file.at(at, written.len as u64).addr().get();
+        making.seal(&Contents::of(&written), there + written.root, scratch).map(Ok)
     }
 }

@@ -50,6 +50,12 @@ pub(crate) trait Room {
     /// Makes at least `need` bytes usable from the same base and answers how many there are, or
     /// says that the archive must start over somewhere else (`Err(None)`) or cannot be had.
     fn extend(&mut self, need: u64) -> Result<usize, Option<SaveError>>;
+
+    /// So much is written and final. Asked every [`CRC_WINDOW`] bytes, if the checksum follows the
+    /// writer.
+    fn passed(&mut self, _so_far: &[u8]) -> Result<(), SaveError> {
+        Ok(())
+    }
 }
 
 /// One archiving of one state. Handed to [`Snapshot::archive`]; users never make one.
@@ -175,12 +181,22 @@ impl Session {
         self.crc_at = self.pos;
     }
 
+    /// The checksum has come up with the writer: what is final may go on its way.
+    fn pass(&mut self) -> Result<(), Halt> {
+        // SAFETY: S1 and S3: as many bytes are ours, initialised, and final (S2).
+        let so_far = unsafe { std::slice::from_raw_parts(self.base, self.pos) };
+        // SAFETY: as in `refill`.
+        let room = unsafe { &mut *self.room };
+        room.passed(so_far).map_err(|why| self.halt(why))
+    }
+
     /// `soft` was passed: the checksum wants to run, or room is short.
     #[cold]
     #[inline(never)]
     fn refill(&mut self, end: usize) -> Result<(), Halt> {
         if self.pos - self.crc_at >= self.window {
             self.checksum();
+            self.pass()?;
         }
         if end > self.cap {
             if end as u64 > MAX_ARCHIVE {
@@ -469,6 +485,7 @@ impl Session {
             at += len;
             self.pos = pos + at;
             self.checksum();
+            self.pass()?;
         }
         self.soft = self.cap.min(self.pos.saturating_add(self.window));
         Ok(pos)

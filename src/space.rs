@@ -485,14 +485,15 @@ impl Engine {
     }
 }
 
-impl Making<'_> {
+impl<'e> Making<'e> {
     /// The first byte of the space in its file, and how many there are.
     pub(crate) fn span(&self) -> (u64, u64) {
         (self.engine.run_at(self.run), self.blocks * BLOCK)
     }
 
-    pub(crate) fn file(&self) -> &MappedFile {
-        &self.engine.files[self.side.index()]
+    pub(crate) fn file(&self) -> &'e MappedFile {
+        let engine: &'e Engine = self.engine;
+        &engine.files[self.side.index()]
     }
 
     pub(crate) fn number(&self) -> usize {

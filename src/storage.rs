@@ -81,6 +81,9 @@ pub(crate) trait RawFile: fmt::Debug + Send + Sync {
     /// Writes `bytes` at `at`, for every mapping to see.
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()>;
 
+    /// Has bytes written out, as far as they are dirty, and waits for nothing: a sync waits less.
+    fn start_write_back(&self, _from: u64, _len: u64) {}
+
     /// Makes bytes `[from, to)` real: space can no longer run out under a store to them. The
     /// length becomes `to` at least.
     fn reserve(&self, from: u64, to: u64) -> io::Result<()>;
@@ -137,6 +140,10 @@ impl RawFile for SystemFile {
 
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
         std::os::unix::fs::FileExt::write_all_at(&self.0, bytes, at)
+    }
+
+    fn start_write_back(&self, from: u64, len: u64) {
+        crate::os::start_write_back(&self.0, from, len);
     }
 
     fn reserve(&self, from: u64, to: u64) -> io::Result<()> {
