@@ -1,11 +1,11 @@
 #![forbid(unsafe_code)]
 //! What simulated runs have found once, on its own: ids given out again after a crash in the middle
-//! of a recovery; labels that a flush said were durable, and were not; records that were damaged
+//! of a recovery; labels that a flush said were durable, and were not, or whose sync failed; records that were damaged
 //! before and come back in the place of others.
 
 use crate::{
     Caretaker, Options, Snapshot, SnapshotId,
-    campaign::{Disk, Random, kill, open},
+    campaign::{Call, Disk, Fault, Random, kill, open},
 };
 
 #[derive(Snapshot, Debug, PartialEq)]
@@ -155,5 +155,97 @@ fn a_save_waits_for_the_disk_where_that_is_what_keeps_all_room() {
         caretaker.save(&large(tick)).unwrap_or_else(|error| panic!("{tick}: {error}"));
     }
     assert!(caretaker.durable() > None, "it was waited for");
+    kill(caretaker);
+}
+
+#[test]
+fn a_label_whose_sync_failed_is_written_elsewhere() {
+    // The newest on the disk, and one before it.
+    for (seed, tick) in [(8, 2), (9, 1)] {
+        let disk = Disk::new(seed);
+        let caretaker = opened(&disk);
+        let ids = [save(&caretaker, 1), save(&caretaker, 2)];
+        let labelled = ids[tick - 1];
+        assert_eq!(caretaker.flush().expect("flushed"), Some(ids[1]));
+        caretaker.keep(labelled, "good").expect("kept");
+        let found = std::sync::Arc::new(parking_lot::Mutex::new(Vec::new()));
+        let (here, there) = (disk.clone(), found.clone());
+        disk.at_each_step(Some(Box::new(move |_| {
+            let mut random = Random::new(seed);
+            here.write_back(&mut random, 4);
+            there.lock().extend([(here.killed(), true), (here.cut(&mut random), false)]);
+        })));
+        disk.set_faults(vec![Fault {
+            call: Call::Sync,
+            after: 0,
+            errno: libc::EIO,
+            for_ever: false,
+        }]);
+        assert!(caretaker.flush().is_err(), "it is told");
+        disk.at_each_step(None);
+        assert_eq!((caretaker.stats().relocated, caretaker.durable()), (1, Some(ids[1])));
+        let points = std::mem::take(&mut *found.lock());
+        assert!(points.len() > 10, "{} points", points.len());
+        // Written, it outlives the power; before that it may be lost, and nothing else.
+        for (left, certain) in points.into_iter().chain(cuts(&disk).map(|cut| (cut, true))) {
+            let found = opened(&left);
+            let history = found.history();
+            let listed: Vec<_> = history.iter().rev().map(|entry| entry.id()).collect();
+            assert_eq!(listed, ids, "{}", found.recovery());
+            let label = history.iter().find(|e| e.id() == labelled).and_then(|e| e.label());
+            assert!(
+                label == Some("good") || label.is_none() && !certain,
+                "{label:?} {certain} {}",
+                found.recovery()
+            );
+            for (id, tick) in ids.into_iter().zip(1..) {
+                let memento = found.memento(id).expect("there");
+                assert_eq!(memento.thaw().expect("whole"), world(tick));
+            }
+            assert!(found.release("good") || !certain);
+            let listed: Vec<_> = (3..9).rev().map(|tick| save(&found, tick)).collect();
+            found.flush().expect("flushed");
+            kill(found);
+            let again = opened(&left);
+            let found: Vec<_> = again.history().iter().map(|entry| entry.id()).collect();
+            assert_eq!(found, [listed[5], listed[4], listed[3]], "{}", again.recovery());
+            kill(again);
+        }
+        kill(caretaker);
+    }
+}
+
+#[test]
+fn nobody_leaves_for_a_save_whose_write_is_refused() {
+    let disk = Disk::new(10);
+    // Two worlds of 12 KiB a side, and no third.
+    let options = Options::new().ring(3).file_size(0).max_file_size(64 << 10);
+    let options = options.durability(crate::Durability::Sync);
+    let caretaker = open::<World>(&disk, &options).expect("opened");
+    let large = |tick| World { tick, ground: vec![tick; 1500] };
+    let small = |tick| World { tick, ground: vec![tick; 100] };
+    for tick in 1..=4 {
+        caretaker.save(&large(tick)).expect("saved");
+    }
+    for tick in 5..40 {
+        let call = Fault { call: Call::Write, after: 0, errno: libc::ENOSPC, for_ever: false };
+        disk.set_faults(vec![call]);
+        let (before, evicted) = (caretaker.history(), caretaker.stats().evicted);
+        let world = if tick % 3 == 0 { small(tick) } else { large(tick) };
+        match caretaker.save(&world) {
+            Ok(id) => assert_eq!(
+                (caretaker.head(), caretaker.resume().expect("whole")),
+                (Some(id), Some(world))
+            ),
+            Err(error) => {
+                assert!(matches!(error, crate::SaveError::Write { .. }), "{error:?}");
+                let ids =
+                    |entries: Vec<crate::Entry>| entries.iter().map(|e| e.id()).collect::<Vec<_>>();
+                assert_eq!(ids(caretaker.history()), ids(before), "refused, and somebody has left");
+                assert_eq!(caretaker.stats().evicted, evicted);
+            }
+        }
+    }
+    assert!(disk.failed() > 10, "{} writes refused", disk.failed());
     kill(caretaker);
 }
