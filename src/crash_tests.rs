@@ -1,7 +1,8 @@
 #![forbid(unsafe_code)]
 //! What simulated runs have found once, on its own: ids given out again after a crash in the middle
-//! of a recovery; labels that a flush said were durable, and were not, or whose sync failed; records that were damaged
-//! before and come back in the place of others.
+//! of a recovery; labels that a flush said were durable, and were not; records that were damaged
+//! before and come back in the place of others; snapshots that left for a save which then failed; one
+//! that was written elsewhere, and lost to what had lain there before.
 
 use crate::{
     Caretaker, Options, Snapshot, SnapshotId,
@@ -25,6 +26,11 @@ fn opened(disk: &Disk) -> Caretaker<World> {
 
 fn save(caretaker: &Caretaker<World>, tick: u64) -> SnapshotId {
     caretaker.save(&world(tick)).expect("saved")
+}
+
+/// The next call of that kind fails, and no other.
+fn fault(call: Call) -> Fault {
+    Fault { call, after: 0, errno: libc::EIO, for_ever: false }
 }
 
 /// What is left when power is lost now, by many chances.
@@ -175,12 +181,7 @@ fn a_label_whose_sync_failed_is_written_elsewhere() {
             here.write_back(&mut random, 4);
             there.lock().extend([(here.killed(), true), (here.cut(&mut random), false)]);
         })));
-        disk.set_faults(vec![Fault {
-            call: Call::Sync,
-            after: 0,
-            errno: libc::EIO,
-            for_ever: false,
-        }]);
+        disk.set_faults(vec![fault(Call::Sync)]);
         assert!(caretaker.flush().is_err(), "it is told");
         disk.at_each_step(None);
         assert_eq!((caretaker.stats().relocated, caretaker.durable()), (1, Some(ids[1])));
@@ -193,11 +194,8 @@ fn a_label_whose_sync_failed_is_written_elsewhere() {
             let listed: Vec<_> = history.iter().rev().map(|entry| entry.id()).collect();
             assert_eq!(listed, ids, "{}", found.recovery());
             let label = history.iter().find(|e| e.id() == labelled).and_then(|e| e.label());
-            assert!(
-                label == Some("good") || label.is_none() && !certain,
-                "{label:?} {certain} {}",
-                found.recovery()
-            );
+            let lost = label.is_none() && !certain;
+            assert!(label == Some("good") || lost, "{label:?}: {}", found.recovery());
             for (id, tick) in ids.into_iter().zip(1..) {
                 let memento = found.memento(id).expect("there");
                 assert_eq!(memento.thaw().expect("whole"), world(tick));
@@ -211,6 +209,14 @@ fn a_label_whose_sync_failed_is_written_elsewhere() {
             assert_eq!(found, [listed[5], listed[4], listed[3]], "{}", again.recovery());
             kill(again);
         }
+        // Nor does a label come back from where it was.
+        assert!(caretaker.release("good"));
+        caretaker.flush().expect_err("told for ever");
+        for cut in cuts(&disk) {
+            let found = opened(&cut);
+            assert!(found.history().iter().all(|entry| entry.label().is_none()));
+            kill(found);
+        }
         kill(caretaker);
     }
 }
@@ -218,8 +224,8 @@ fn a_label_whose_sync_failed_is_written_elsewhere() {
 #[test]
 fn nobody_leaves_for_a_save_whose_write_is_refused() {
     let disk = Disk::new(10);
-    // Two worlds of 12 KiB a side, and no third.
-    let options = Options::new().ring(3).file_size(0).max_file_size(64 << 10);
+    // Two worlds of 12 KiB a side: the ring would list three.
+    let options = Options::new().ring(6).file_size(0).max_file_size(76 << 10);
     let options = options.durability(crate::Durability::Sync);
     let caretaker = open::<World>(&disk, &options).expect("opened");
     let large = |tick| World { tick, ground: vec![tick; 1500] };
@@ -228,24 +234,55 @@ fn nobody_leaves_for_a_save_whose_write_is_refused() {
         caretaker.save(&large(tick)).expect("saved");
     }
     for tick in 5..40 {
-        let call = Fault { call: Call::Write, after: 0, errno: libc::ENOSPC, for_ever: false };
-        disk.set_faults(vec![call]);
-        let (before, evicted) = (caretaker.history(), caretaker.stats().evicted);
+        disk.set_faults(vec![fault(Call::Write)]);
+        let evicted = caretaker.stats().evicted;
         let world = if tick % 3 == 0 { small(tick) } else { large(tick) };
         match caretaker.save(&world) {
-            Ok(id) => assert_eq!(
-                (caretaker.head(), caretaker.resume().expect("whole")),
-                (Some(id), Some(world))
-            ),
+            Ok(id) => {
+                assert_eq!(caretaker.head(), Some(id));
+                assert_eq!(caretaker.resume().expect("whole"), Some(world));
+            }
             Err(error) => {
                 assert!(matches!(error, crate::SaveError::Write { .. }), "{error:?}");
-                let ids =
-                    |entries: Vec<crate::Entry>| entries.iter().map(|e| e.id()).collect::<Vec<_>>();
-                assert_eq!(ids(caretaker.history()), ids(before), "refused, and somebody has left");
-                assert_eq!(caretaker.stats().evicted, evicted);
+                assert_eq!(caretaker.stats().evicted, evicted, "refused, and somebody has left");
             }
         }
     }
     assert!(disk.failed() > 10, "{} writes refused", disk.failed());
     kill(caretaker);
+}
+
+#[test]
+fn what_is_written_elsewhere_outlives_the_newer_ones_that_lay_there() {
+    for newest in 3..12 {
+        let disk = Disk::new(newest);
+        let caretaker = opened(&disk);
+        let kept = save(&caretaker, 1);
+        caretaker.keep(kept, "one").expect("kept");
+        for tick in 2..=newest {
+            // Of more blocks: what lies over part of another's is refused.
+            save(&caretaker, 20 + tick);
+            caretaker.flush().expect("flushed");
+            if tick + 2 < newest {
+                // The durable notes, too.
+                disk.write_back(&mut Random::new(tick), 1);
+            }
+        }
+        // Who has left since has its seal broken, and not on the disk.
+        caretaker.keep(kept, "two").expect("kept");
+        disk.set_faults(vec![fault(Call::Sync)]);
+        assert!(caretaker.flush().is_err(), "it is told");
+        assert_eq!(caretaker.stats().relocated, 1);
+        for cut in cuts(&disk) {
+            let found = opened(&cut);
+            let memento = found.memento(kept);
+            let memento = memento.unwrap_or_else(|| panic!("{newest}: lost: {}", found.recovery()));
+            assert_eq!(memento.thaw().expect("whole"), world(1));
+            let entries = found.history();
+            let entry = entries.iter().find(|entry| entry.id() == kept).expect("listed");
+            assert_eq!(entry.label(), Some("two"));
+            kill(found);
+        }
+        kill(caretaker);
+    }
 }
