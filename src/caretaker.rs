@@ -266,6 +266,12 @@ impl<T: Snapshot> Caretaker<T> {
     /// state. No lock is held while the state is walked; another thread's rollback is waited for
     /// before publishing.
     ///
+    /// Where the ring and its files are full, and what is in the way stays only until a newer snapshot
+    /// is on the disk ([`HeldBy::Durability`](crate::HeldBy::Durability)), it waits for the disk: at
+    /// most about a second for a flush that is under way, then as long as one of its own takes. That
+    /// comes up in a full file, or where mementos and readers hold most places, and not under
+    /// [`Durability::Process`](crate::Durability::Process), which leaves the disk alone.
+    ///
     /// # Errors
     ///
     /// [`SaveError`]; the ring, the files and the state are then as they were. A panic in the

@@ -1,11 +1,12 @@
 #![forbid(unsafe_code)]
 //! What simulated runs have found once, on its own: ids given out again after a crash in the middle
 //! of a recovery; labels that a flush said were durable, and were not; records that were damaged
-//! before and come back in the place of others.
+//! before and come back in the place of others; snapshots that left for a save which then failed; one
+//! that was written elsewhere, and lost to what had lain there before.
 
 use crate::{
     Caretaker, Options, Snapshot, SnapshotId,
-    campaign::{Disk, Random, kill, open},
+    campaign::{Call, Disk, Fault, Random, kill, open},
 };
 
 #[derive(Snapshot, Debug, PartialEq)]
@@ -25,6 +26,11 @@ fn opened(disk: &Disk) -> Caretaker<World> {
 
 fn save(caretaker: &Caretaker<World>, tick: u64) -> SnapshotId {
     caretaker.save(&world(tick)).expect("saved")
+}
+
+/// The next call of that kind fails, and no other.
+fn fault(call: Call) -> Fault {
+    Fault { call, after: 0, errno: libc::EIO, for_ever: false }
 }
 
 /// What is left when power is lost now, by many chances.
@@ -156,4 +162,127 @@ fn a_save_waits_for_the_disk_where_that_is_what_keeps_all_room() {
     }
     assert!(caretaker.durable() > None, "it was waited for");
     kill(caretaker);
+}
+
+#[test]
+fn a_label_whose_sync_failed_is_written_elsewhere() {
+    // The newest on the disk, and one before it.
+    for (seed, tick) in [(8, 2), (9, 1)] {
+        let disk = Disk::new(seed);
+        let caretaker = opened(&disk);
+        let ids = [save(&caretaker, 1), save(&caretaker, 2)];
+        let labelled = ids[tick - 1];
+        assert_eq!(caretaker.flush().expect("flushed"), Some(ids[1]));
+        caretaker.keep(labelled, "good").expect("kept");
+        let found = std::sync::Arc::new(parking_lot::Mutex::new(Vec::new()));
+        let (here, there) = (disk.clone(), found.clone());
+        disk.at_each_step(Some(Box::new(move |_| {
+            let mut random = Random::new(seed);
+            here.write_back(&mut random, 4);
+            there.lock().extend([(here.killed(), true), (here.cut(&mut random), false)]);
+        })));
+        disk.set_faults(vec![fault(Call::Sync)]);
+        assert!(caretaker.flush().is_err(), "it is told");
+        disk.at_each_step(None);
+        assert_eq!((caretaker.stats().relocated, caretaker.durable()), (1, Some(ids[1])));
+        let points = std::mem::take(&mut *found.lock());
+        assert!(points.len() > 10, "{} points", points.len());
+        // Written, it outlives the power; before that it may be lost, and nothing else.
+        for (left, certain) in points.into_iter().chain(cuts(&disk).map(|cut| (cut, true))) {
+            let found = opened(&left);
+            let history = found.history();
+            let listed: Vec<_> = history.iter().rev().map(|entry| entry.id()).collect();
+            assert_eq!(listed, ids, "{}", found.recovery());
+            let label = history.iter().find(|e| e.id() == labelled).and_then(|e| e.label());
+            let lost = label.is_none() && !certain;
+            assert!(label == Some("good") || lost, "{label:?}: {}", found.recovery());
+            for (id, tick) in ids.into_iter().zip(1..) {
+                let memento = found.memento(id).expect("there");
+                assert_eq!(memento.thaw().expect("whole"), world(tick));
+            }
+            assert!(found.release("good") || !certain);
+            let listed: Vec<_> = (3..9).rev().map(|tick| save(&found, tick)).collect();
+            found.flush().expect("flushed");
+            kill(found);
+            let again = opened(&left);
+            let found: Vec<_> = again.history().iter().map(|entry| entry.id()).collect();
+            assert_eq!(found, [listed[5], listed[4], listed[3]], "{}", again.recovery());
+            kill(again);
+        }
+        // Nor does a label come back from where it was.
+        assert!(caretaker.release("good"));
+        caretaker.flush().expect_err("told for ever");
+        for cut in cuts(&disk) {
+            let found = opened(&cut);
+            assert!(found.history().iter().all(|entry| entry.label().is_none()));
+            kill(found);
+        }
+        kill(caretaker);
+    }
+}
+
+#[test]
+fn nobody_leaves_for_a_save_whose_write_is_refused() {
+    let disk = Disk::new(10);
+    // Two worlds of 12 KiB a side: the ring would list three.
+    let options = Options::new().ring(6).file_size(0).max_file_size(76 << 10);
+    let options = options.durability(crate::Durability::Sync);
+    let caretaker = open::<World>(&disk, &options).expect("opened");
+    let large = |tick| World { tick, ground: vec![tick; 1500] };
+    let small = |tick| World { tick, ground: vec![tick; 100] };
+    for tick in 1..=4 {
+        caretaker.save(&large(tick)).expect("saved");
+    }
+    for tick in 5..40 {
+        disk.set_faults(vec![fault(Call::Write)]);
+        let evicted = caretaker.stats().evicted;
+        let world = if tick % 3 == 0 { small(tick) } else { large(tick) };
+        match caretaker.save(&world) {
+            Ok(id) => {
+                assert_eq!(caretaker.head(), Some(id));
+                assert_eq!(caretaker.resume().expect("whole"), Some(world));
+            }
+            Err(error) => {
+                assert!(matches!(error, crate::SaveError::Write { .. }), "{error:?}");
+                assert_eq!(caretaker.stats().evicted, evicted, "refused, and somebody has left");
+            }
+        }
+    }
+    assert!(disk.failed() > 10, "{} writes refused", disk.failed());
+    kill(caretaker);
+}
+
+#[test]
+fn what_is_written_elsewhere_outlives_the_newer_ones_that_lay_there() {
+    for newest in 3..12 {
+        let disk = Disk::new(newest);
+        let caretaker = opened(&disk);
+        let kept = save(&caretaker, 1);
+        caretaker.keep(kept, "one").expect("kept");
+        for tick in 2..=newest {
+            // Of more blocks: what lies over part of another's is refused.
+            save(&caretaker, 20 + tick);
+            caretaker.flush().expect("flushed");
+            if tick + 2 < newest {
+                // The durable notes, too.
+                disk.write_back(&mut Random::new(tick), 1);
+            }
+        }
+        // Who has left since has its seal broken, and not on the disk.
+        caretaker.keep(kept, "two").expect("kept");
+        disk.set_faults(vec![fault(Call::Sync)]);
+        assert!(caretaker.flush().is_err(), "it is told");
+        assert_eq!(caretaker.stats().relocated, 1);
+        for cut in cuts(&disk) {
+            let found = opened(&cut);
+            let memento = found.memento(kept);
+            let memento = memento.unwrap_or_else(|| panic!("{newest}: lost: {}", found.recovery()));
+            assert_eq!(memento.thaw().expect("whole"), world(1));
+            let entries = found.history();
+            let entry = entries.iter().find(|entry| entry.id() == kept).expect("listed");
+            assert_eq!(entry.label(), Some("two"));
+            kill(found);
+        }
+        kill(caretaker);
+    }
 }

@@ -97,7 +97,7 @@ pub(crate) struct Place {
     /// clock.
     pub(crate) leased_at: Option<u64>,
     pub(crate) durable: bool,
-    /// A sync of it failed: never claimed durable.
+    /// A sync of it failed: not claimed durable if it was not so before, and written anew elsewhere.
     pub(crate) tainted: bool,
     pub(crate) label: Option<Box<str>>,
     /// The label note differs from what is known to be on the disk.
@@ -116,6 +116,8 @@ pub(crate) struct Place {
     pub(crate) born: i64,
     /// Its pages have been let go of under memory pressure.
     pub(crate) forgotten: bool,
+    /// Written elsewhere than at first: as the head it does not move again (R1).
+    pub(crate) moved: bool,
 }
 
 impl Place {
@@ -153,11 +155,13 @@ impl Place {
             found: false,
             born: 0,
             forgotten: false,
+            moved: false,
         }
     }
 
-    /// As a record tells that was found under this seal, before anybody has looked further.
-    pub(crate) fn found(record: &Record, seal: u32) -> Place {
+    /// As a record tells that is listed under this seal.
+    #[inline]
+    pub(crate) fn of(record: &Record, seal: u32) -> Place {
         Place {
             state: Use::Sealed,
             id: record.id,
@@ -171,14 +175,21 @@ impl Place {
             root: record.root,
             root_pos: record.root_pos,
             written: record.written,
+            seal,
+            listed: true,
+            ..Place::free()
+        }
+    }
+
+    /// The same for one that was found, before anybody has looked further.
+    pub(crate) fn found(record: &Record, seal: u32) -> Place {
+        Place {
             // When it ceased to be the newest is not known.
             left_at: record.created,
-            seal,
             layout: Some(record.layout),
             trust: Trust::Unverified,
-            listed: true,
             found: true,
-            ..Place::free()
+            ..Place::of(record, seal)
         }
     }
 

@@ -64,7 +64,7 @@ fn list(holders: &[Holder]) -> String {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum SaveError {
-    /// The file or the disk is full.
+    /// The file or the disk is full; where only the disk was in the way, a flush has been waited for.
     #[error("no space for {need} bytes: {free} free in the file, which may grow to {max}; raise `Options::max_file_size`, free disk space, or release what is held: [{}]", list(.held))]
     NoSpace {
         /// Bytes the snapshot needs.
@@ -79,7 +79,9 @@ pub enum SaveError {
         #[source]
         source: Option<io::Error>,
     },
-    /// Every place is taken by something that may not be evicted.
+    /// Every place is taken by something that may not be evicted. Where it was the disk alone
+    /// ([`HeldBy::Durability`]), a flush has been waited for, which failed or took longer than about a
+    /// second to begin.
     #[error("every place is held: {}; drop those mementos or release those labels", list(.holders))]
     Held {
         /// Who holds what, and for how long.
@@ -430,7 +432,8 @@ pub enum RollbackError {
         #[source]
         source: SaveError,
     },
-    /// The state is back, but the rollback could not be published as a snapshot of its own.
+    /// The state is back, but the rollback could not be published as a snapshot of its own. So it is,
+    /// too, where the snapshot that was to leave for it has come to be held meanwhile.
     #[error("the state is {to} again, but that could not be published")]
     Unpublished {
         /// The snapshot that the state is now.

@@ -242,7 +242,7 @@ pub(crate) fn floor_is_near(state: &State) -> bool {
 
 /// Whether a sync of the place, where it lies, is wanted.
 pub(crate) fn wants_flush(place: &Place) -> bool {
-    !place.tainted && (place.label_dirty || !place.durable)
+    if place.durable { place.label_dirty } else { !place.tainted }
 }
 
 impl Engine {
@@ -365,7 +365,8 @@ impl Engine {
         let mut state = self.lock();
         for n in &batch.places {
             let place = &mut state.places[usize::from(*n)];
-            place.tainted |= !place.durable;
+            // Durable ones, too: their labels are not on the disk.
+            place.tainted = true;
             place.label_dirty = false;
         }
         for side in Side::BOTH {
@@ -512,7 +513,8 @@ impl Engine {
     /// A place is known to be on the disk: what that means for the steady rule and for `durable`.
     pub(crate) fn cover(&self, state: &mut State, newest: u16) {
         let id = |n: u16| state.places[usize::from(n)].id;
-        if state.steady.is_none_or(|old| id(old) < id(newest)) {
+        // The same id: it has been written elsewhere.
+        if state.steady.is_none_or(|old| id(old) <= id(newest)) {
             state.steady = Some(newest);
         }
         self.unseal_unlisted(state);

@@ -42,9 +42,14 @@ impl Contents {
 impl Engine {
     /// Waits until no other thread is rolling back.
     fn settle(&self, state: &mut MutexGuard<'_, State>) {
-        while state.mover.is_some_and(|mover| mover != current().id()) {
+        while self.is_moving(state) {
             self.settled.wait(state);
         }
+    }
+
+    /// Whether another thread is rolling back.
+    pub(crate) fn is_moving(&self, state: &State) -> bool {
+        state.mover.is_some_and(|mover| mover != current().id())
     }
 
     /// The next id; raises the floor when it is reached (it is raised ahead of that by the
@@ -76,26 +81,8 @@ impl Engine {
         self.file_of(n).write_sealed(self.slot_at(n), &bytes);
         let number = n as u16;
         let place = &mut state.places[n];
-        *place = Place {
-            state: Use::Sealed,
-            id: record.id,
-            kind: record.kind,
-            parent: record.parent,
-            target: record.target,
-            created: record.created,
-            logical: record.logical,
-            type_version: record.type_version,
-            depth: record.depth,
-            root: record.root,
-            root_pos: record.root_pos,
-            written: record.written,
-            seal: seal_of(&bytes),
-            listed: true,
-            born: clock::steady_millis() as i64,
-            run: place.run,
-            schema_run: None,
-            ..Place::free()
-        };
+        let born = clock::steady_millis() as i64;
+        *place = Place { born, run: place.run, ..Place::of(record, seal_of(&bytes)) };
         self.ring.set_root(n, root_address);
         let seen = self.ring.head();
         if !seen.is_none() {
@@ -191,12 +178,9 @@ impl Engine {
             }
         };
         let (offset, file) = (self.run_at(run), &self.files[side.index()]);
-        // As an archive is, where saves wait for the disk.
-        if !self.flusher.waits() {
-            file.write(offset, text);
-        } else if let Err(source) = file.write_through(text, offset) {
+        if let Err(error) = self.put(file, offset, text) {
             state.spaces[side.index()].extents.release(run);
-            return Err(SaveError::Write { path: file.path().to_owned(), source });
+            return Err(error);
         }
         state.spaces[side.index()].schema =
             Some(Extent { offset, len: text.len() as u64, crc: crc32fast::hash(text) });
@@ -299,11 +283,33 @@ pub(crate) struct Moving<'a> {
     engine: &'a Engine,
 }
 
+/// A place for a rollback's record, before anything is changed.
+pub(crate) enum Prospect<'a> {
+    /// It has one.
+    Reserved(Making<'a>),
+    /// Somebody can leave for it, and will once the state is back (P5). Saves that need a place as
+    /// well wait for this rollback.
+    Evictable,
+    /// Saves under way have all of them, and wait for this rollback.
+    Busy,
+}
+
 impl<'a> Moving<'a> {
-    /// Takes a free place on the side of the target, which the caller holds, so that publishing
-    /// cannot fail later.
-    /// `None`: saves under way have all of them, and wait for this rollback.
-    pub(crate) fn reserve(&self, target: usize) -> Result<Option<Making<'a>>, SaveError> {
+    /// Takes a free place on the side of the target, which the caller holds.
+    pub(crate) fn reserve(&self, target: usize) -> Result<Prospect<'a>, SaveError> {
+        self.take(target, false)
+    }
+
+    /// The same for a state that is back: the oldest leaves for its record. It fails where somebody
+    /// has come to hold those that could have left.
+    pub(crate) fn make_room(&self, target: usize) -> Result<Making<'a>, SaveError> {
+        match self.take(target, true)? {
+            Prospect::Reserved(making) => Ok(making),
+            _ => unreachable!("only who may not evict is sent away"),
+        }
+    }
+
+    fn take(&self, target: usize, evict: bool) -> Result<Prospect<'a>, SaveError> {
         let engine = self.engine;
         let side = engine.side_of(target);
         let mut state = engine.lock();
@@ -311,28 +317,32 @@ impl<'a> Moving<'a> {
             return Err(SaveError::HandedOver);
         }
         let (mut patience, mut flushed) = (PATIENCE, false);
-        let free = loop {
+        let index = loop {
             engine.reclaim_in_turn(&mut state, side);
             if let Some(index) = state.spaces[side.index()].free.pop() {
-                break Ok(index);
+                break index;
             }
-            if engine.is_making(&state, side) {
-                return Ok(None);
+            if evict && engine.evict_for_space(&mut state, side) {
+                continue;
             }
-            if !engine.evict_for_space(&mut state, side)
-                && !engine.wait_for_readers(&mut state, side, &mut patience)
+            if !evict && engine.is_making(&state, side) {
+                return Ok(Prospect::Busy);
+            }
+            if !evict && engine.can_evict(&mut state, side) {
+                return Ok(Prospect::Evictable);
+            }
+            if !engine.wait_for_readers(&mut state, side, &mut patience)
                 && !engine.flush_for_room(&mut state, side, &mut flushed)
             {
-                break Err(SaveError::Held { holders: engine.holders(&mut state, side) });
+                return Err(SaveError::Held { holders: engine.holders(&mut state, side) });
             }
         };
-        let index = free?;
         let run = state.places[target].run;
         state.spaces[side.index()].extents.share(run);
         let n = engine.number(side, index);
         state.places[n].state = Use::Making;
         state.making += 1;
-        Ok(Some(Making { engine, side, index, run, blocks: 0, sealed: false }))
+        Ok(Prospect::Reserved(Making { engine, side, index, run, blocks: 0, sealed: false }))
     }
 }
 
@@ -400,7 +410,8 @@ impl Making<'_> {
         record.root_pos = goal.root_pos;
         let (from, to) = (record.parent, SnapshotId::new(goal.id));
         // Its pages may look clean though a sync of them has failed.
-        let (redirty, tainted, found) = (goal.redirty, goal.tainted, goal.found);
+        let tainted = goal.tainted && !goal.durable;
+        let (redirty, found) = (goal.redirty, goal.found);
         state.places[n].run = self.run;
         let root = engine.ring.root(target);
         engine.publish(&mut state, n, &record, root);

@@ -1,7 +1,7 @@
 #![forbid(unsafe_code)]
-//! Written anew elsewhere: a snapshot whose sync failed, or of which nobody knows whether it is on
-//! the disk, gets its bytes copied to fresh blocks of the same file and the same record in another
-//! slot page.
+//! Written anew elsewhere: a snapshot whose sync failed, its own or its label's, or of which nobody
+//! knows whether it is on the disk, gets its bytes copied to fresh blocks of the same file and the
+//! same record in another slot page.
 //!
 //! Why elsewhere: a failed sync is reported once; from then on the pages look clean, and syncing
 //! them again says yes and writes nothing. And the blocks may be what is wrong with the disk.
@@ -11,9 +11,12 @@
 //! 1. The bytes are copied and synced.
 //! 2. Label note and record go to the new slot page. From here on there are *twins*: two sealed
 //!    records of one snapshot. Opening takes one that passes and frees the other without a word.
-//! 3. The new slot page is synced, and the durable note written: it is on the disk.
+//! 3. All slot pages of the file are synced, and the durable note written: it is on the disk. All,
+//!    since what had its blocks before may be newer: were that one's seal whole on the disk still,
+//!    it would come first after a loss of power, and the blocks be taken for its own.
 //! 4. Under one lock: list, head and root name the new place, and the old one's seal is broken. It
 //!    is unlisted from here on, like any other: mementos and readers keep it as long as they look.
+//! 5. The old slot page is synced: power lost later brings back no twin, whose label may be older.
 //!
 //! While there are twins, label changes go to both, and what unlists the one breaks both seals. If
 //! anything fails the new place is free again, and the snapshot stays where and what it was. Nothing
@@ -24,7 +27,7 @@ use std::io;
 use crate::{
     engine::{Engine, Place, Use, blocks_for},
     file::BLOCK,
-    header::{HINT_AT, Side},
+    header::{HINT_AT, SLOTS_AT, Side},
     record::{Extent, RECORD_LEN, Record, SLOT_LEN, seal_of},
     ring::Word,
     space::Making,
@@ -118,14 +121,16 @@ impl Engine {
             Ok(false) => Ok(false),
             Err(error) => Err(error),
         };
-        let done = match &sealed {
-            Ok(true) => self.arrive(moved),
-            Ok(false) | Err(_) => {
-                self.give_up(moved, sealed.is_err());
-                false
-            }
-        };
-        sealed.map(|_| if done { Tried::Done } else { Tried::Left })
+        if !matches!(sealed, Ok(true)) {
+            self.give_up(moved, sealed.is_err());
+            return sealed.map(|_| Tried::Left);
+        }
+        if !self.arrive(moved) {
+            return Ok(Tried::Left);
+        }
+        // Else the twin might be back after a loss of power, with another label.
+        let synced = self.file_of(old).sync(self.slot_at(old), SLOT_LEN);
+        synced.map(|()| Tried::Done).map_err(|e| (side, e))
     }
 
     /// Takes a place and blocks for it, and holds the old place. `None`: not now.
@@ -134,7 +139,8 @@ impl Engine {
         let file = self.file_of(old);
         let mut state = self.lock();
         let place = &state.places[old];
-        if !place.listed || !(place.tainted || place.redirty) {
+        let again = place.moved && self.ring.head().place() == old;
+        if !place.listed || !(place.tainted || place.redirty) || again {
             return None;
         }
         let blocks = blocks_for(place.root.len);
@@ -235,7 +241,8 @@ impl Engine {
 
     /// Seals the record in the new slot page and syncs that. `Ok(false)`: it has left the ring.
     fn seal_twin(&self, moved: &mut Relocation<'_>) -> io::Result<bool> {
-        let new = moved.making.number();
+        let (new, file) = (moved.making.number(), moved.making.file());
+        let slots = self.slots() as u64 * SLOT_LEN;
         {
             let mut state = self.lock();
             let place = &state.places[moved.old];
@@ -247,8 +254,10 @@ impl Engine {
             self.file_of(new).write_sealed(self.slot_at(new), &moved.record.encode());
             state.twins.push((moved.old, new));
             moved.sealed = true;
+            // Under the lock: whoever seals stores into these pages.
+            file.redirty(SLOTS_AT, slots)?;
         }
-        self.file_of(new).sync(self.slot_at(new), SLOT_LEN)?;
+        file.sync(SLOTS_AT, slots)?;
         Ok(true)
     }
 
@@ -273,6 +282,7 @@ impl Engine {
             redirty: false,
             quiet: false,
             forgotten: false,
+            moved: true,
             leased_at: None,
             ..before.clone()
         };

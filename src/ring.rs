@@ -8,8 +8,8 @@
 //! - **R1** `head` is zero or names a sealed place; it moves only by compare-and-swap, to a word
 //!   whose stamp is larger than any before, or to one of the same stamp and a place that had not been
 //!   this snapshot's before: a relocation. So a word never repeats, and equal words mean that nothing
-//!   happened (P2). A snapshot is relocated once at most, when it is known to be on the disk in its
-//!   new place, after which no sync of it can fail; so the place that it left does not come back.
+//!   happened (P2). A snapshot that is the head is relocated once at most, when it is known to be on
+//!   the disk in its new place; so the place that it left does not come back.
 //! - **R2** A reader announces, then looks: it writes the head's word into its thread's slot, and
 //!   believes it only if the head is still that word afterwards.
 //! - **R3** A place that is not the head and that no slot names will never be named again, since a

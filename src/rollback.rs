@@ -19,6 +19,7 @@ use crate::{
     memento::{Hold, Memento},
     mutants::{Mutant, gap},
     os,
+    publish::Prospect,
     save::Inside,
     snapshot::Snapshot,
     thaw::{Thaw, ThawError},
@@ -196,8 +197,9 @@ impl Engine {
             let memento = target(self)?;
             let (to, place) = (memento.id(), memento.hold().place());
             match moving.reserve(place) {
-                Ok(Some(making)) => break (moving, now, memento, making),
-                Ok(None) => {
+                Ok(Prospect::Reserved(making)) => break (moving, now, memento, Some(making)),
+                Ok(Prospect::Evictable) => break (moving, now, memento, None),
+                Ok(Prospect::Busy) => {
                     // They cannot end before this has.
                     drop((memento, moving));
                     self.wait_for_a_place_beside(place);
@@ -208,8 +210,10 @@ impl Engine {
         let to = memento.id();
         // ... end here.
         restore(&memento, state).map_err(|why| unrestored(to, why))?;
+        let place = memento.hold().place();
         let id = making
-            .seal_rollback(memento.hold().place())
+            .map_or_else(|| moving.make_room(place), Ok)
+            .and_then(|making| making.seal_rollback(place))
             .map_err(|source| RollbackError::Unpublished { to, source })?;
         drop(moving);
         drop(inside);

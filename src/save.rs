@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use crate::{
     engine::Engine,
     error::SaveError,
+    events::Event,
     file::{BLOCK, MappedFile},
     id::SnapshotId,
     os,
@@ -219,6 +220,33 @@ impl Engine {
         }
     }
 
+    /// Copies bytes to room that has been made for them: by a system call, where saves wait for the
+    /// disk. Somebody may have left for it, so where the system refuses that, they are stored into
+    /// pages that it has made ready (P5); where it refuses those, too, the disk is broken.
+    pub(crate) fn put(&self, file: &MappedFile, at: u64, bytes: &[u8]) -> Result<(), SaveError> {
+        if !self.flusher.waits() {
+            file.write(at, bytes);
+            return Ok(());
+        }
+        match file.write_through(bytes, at) {
+            Ok(()) => {}
+            Err(source) => {
+                let path = file.path();
+                if file.populate(at, bytes.len() as u64, true).is_err() {
+                    return Err(SaveError::Write { path: path.to_owned(), source });
+                }
+                file.write(at, bytes);
+                self.listeners.tell(|| Event::Failed {
+                    message: format!(
+                        "writing to {} failed: {source}; it was stored",
+                        path.display()
+                    ),
+                });
+            }
+        }
+        Ok(())
+    }
+
     /// Archives `state` where nothing has to leave for it, in memory of our own, and only then makes
     /// room: what leaves the ring leaves for a snapshot that is certain (P5). The memory is kept for
     /// the next time.
@@ -271,17 +299,12 @@ impl Engine {
             }
         };
         let (file, (at, _)) = (making.file(), making.span());
-        let bytes = &buffer[..written.len];
-        if self.flusher.waits() {
-            if let Err(error) = (Behind { file, at, written: 0 }).write(bytes) {
-                scratch.buffer = buffer;
-                making.abandon(scratch);
-                return Err(error);
-            }
-        } else {
-            file.write(at, bytes);
-        }
+        let put = self.put(file, at, &buffer[..written.len]);
         scratch.buffer = buffer;
+        if let Err(error) = put {
+            making.abandon(scratch);
+            return Err(error);
+        }
         let there = file.at(at, written.len as u64).addr().get();
         making.seal(&Contents::of(&written), there + written.root, scratch).map(Ok)
     }

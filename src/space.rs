@@ -79,8 +79,8 @@ impl Engine {
             let described = state.spaces[side.index()].schema.is_some();
             let text = if described { 0 } else { blocks_for(self.layout.text.len() as u64) };
             if state.spaces[side.index()].free.is_empty() {
-                // Other threads' saves end soon: nothing need leave for their sake.
-                if self.is_making(&state, side) {
+                // Other threads' saves and rollbacks end soon: nothing need leave for their sake.
+                if self.is_making(&state, side) || self.is_moving(&state) {
                     self.settled.wait(&mut state);
                 } else if !evict && self.can_evict(&mut state, side) {
                     return Ok(None);
@@ -235,7 +235,8 @@ impl Engine {
         oldest_first.find(|number| self.goes_at_once(state, side, *number))
     }
 
-    fn can_evict(&self, state: &mut State, side: Side) -> bool {
+    /// Whether there is one.
+    pub(crate) fn can_evict(&self, state: &mut State, side: Side) -> bool {
         self.candidate(state, side).is_some()
     }
 

@@ -383,6 +383,38 @@ fn a_rollback_survives_each_refusal() {
     assert_eq!(calls, 3);
 }
 
+/// Where a rollback's record needs the place of another snapshot, that one stays until the state is
+/// back.
+#[test]
+fn nobody_leaves_for_a_rollback_that_fails() {
+    quietly();
+    let ring: Caretaker<State<Vec<Wrapped>>> = Options::new().ring(4).in_memory().expect("opens");
+    // Of the eight slot pages of A two are listed, and six are held.
+    let mut held = Vec::new();
+    for tick in 1..=16 {
+        let id = ring.save(&state(tick)).expect("saves");
+        if tick % 2 == 1 && tick < 12 {
+            held.push(ring.memento(id).expect("is listed"));
+        }
+    }
+    settle(&ring);
+    let (target, before) = (ring.history()[1].id(), told(&ring));
+    let mut live = state(20);
+    for after in 0..3 {
+        let (outcome, fired) = with_fault(Call::Deserialize, after, Fault::Refuses, || {
+            ring.rollback(&mut live, target)
+        });
+        assert!(fired && matches!(outcome, Some(Err(RollbackError::Thaw { .. }))));
+        assert_eq!(live, state(20));
+        assert_eq!(told(&ring), before, "somebody has left");
+    }
+    let id = ring.rollback(&mut live, target).expect("rolls back").id();
+    assert_eq!(live, state(15));
+    let listed: Vec<u64> = ring.history().iter().map(|entry| entry.id().get()).collect();
+    assert_eq!((id.get(), listed), (17, vec![17, 16, 15, 14]));
+    assert_eq!(ring.stats().evicted, before.4 + 1);
+}
+
 /// A failure at each call of that kind while a state is saved.
 fn save_beside(call: Call, fault: Fault) -> u32 {
     quietly();

@@ -25,6 +25,11 @@ pub(crate) struct Outcome {
 /// Calls `work` with every seed from the run's own on, until enough has been tried or too much has
 /// failed. What it answers goes to the run.
 pub(crate) fn over_seeds(run: &mut Run, seeds: u64, work: impl Fn(u64) -> Outcome + Sync) {
+    by_turns(run, seeds, TURN, work);
+}
+
+/// The same with `turn` seeds at a time: one, where each takes long.
+pub(crate) fn by_turns(run: &mut Run, seeds: u64, turn: u64, work: impl Fn(u64) -> Outcome + Sync) {
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let (next, stop) = (AtomicU64::new(0), AtomicBool::new(false));
     let first = run.seed;
@@ -35,9 +40,9 @@ pub(crate) fn over_seeds(run: &mut Run, seeds: u64, work: impl Fn(u64) -> Outcom
             scope.spawn(move || {
                 // Relaxed: numbers alone, nothing is published by them.
                 while !stop.load(Ordering::Relaxed) {
-                    let from = next.fetch_add(TURN, Ordering::Relaxed);
+                    let from = next.fetch_add(turn, Ordering::Relaxed);
                     let mut all = Outcome::default();
-                    for seed in from..(from + TURN).min(seeds) {
+                    for seed in from..from.saturating_add(turn).min(seeds) {
                         let one = work(first.wrapping_add(seed));
                         all.tried += one.tried;
                         all.failures.extend(one.failures);

@@ -141,14 +141,17 @@ impl Forked {
         self.ended
     }
 
-    /// Waits until it has ended, but no longer than `limit`: then it is killed.
+    /// Waits until it has ended, but no longer than `limit`: then it is killed. Time for which this
+    /// process itself did not run, since it was stopped, does not count.
     pub(crate) fn wait_or_kill(&mut self, limit: Duration) -> Option<End> {
-        let until = std::time::Instant::now() + limit;
-        while std::time::Instant::now() < until {
+        let (mut waited, mut last) = (Duration::ZERO, std::time::Instant::now());
+        while waited < limit {
             if let Some(end) = self.ended() {
                 return Some(end);
             }
             nap(Duration::from_micros(50));
+            waited += last.elapsed().min(Duration::from_secs(1));
+            last = std::time::Instant::now();
         }
         self.kill();
         None

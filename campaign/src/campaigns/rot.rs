@@ -5,7 +5,7 @@ use snapring::campaign::{PAGE, Random};
 
 use super::Campaign;
 use crate::{
-    parallel::{Outcome, over_seeds},
+    parallel::{Outcome, by_turns},
     run::Run,
     simulator::{self, Damage, Rot},
 };
@@ -31,7 +31,7 @@ With --short the bits are drawn by chance; directories follow each other until t
 fn run(run: &mut Run) -> Result<(), String> {
     simulator::hush_moods();
     let every_bit = run.count >= 1_000_000;
-    over_seeds(run, u64::MAX, |seed| {
+    by_turns(run, u64::MAX, if every_bit { 1 } else { 16 }, |seed| {
         let mut all = Outcome::default();
         match Rot::new(seed) {
             Ok(mut rot) => damage(seed, &mut rot, every_bit, &mut all),
