@@ -1,7 +1,7 @@
 #!/bin/sh
 # Runs the benchmarks and writes BENCHMARKS.md and benches/plots.
 #
-#   scripts/bench.sh                 everything, about fifteen minutes once it is compiled
+#   scripts/bench.sh                 everything, about twenty minutes once it is compiled
 #   scripts/bench.sh 'save world'    what has this in its name; the other figures stay as they are
 #   scripts/bench.sh --test          every row once, to see that it works; nothing is written
 #
@@ -27,7 +27,7 @@ case ${1-} in
     run --no-fail-fast || failed=yes
     ;;
 *)
-    for bench in save read rollback open durable paired; do
+    for bench in save read rollback open durable paired mmo; do
         run --bench "$bench" -- "$1"
     done
     ;;

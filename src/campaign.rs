@@ -11,7 +11,7 @@ use crate::{
     engine::Trust,
     error::OpenError,
     file::{BLOCK, MappedFile},
-    header::{FLOOR_AT, FLOOR_LEN, Floor, HEADER_AT, HEADER_LEN, Header, Side, Uuid},
+    header::{FLOOR_AT, FLOOR_LEN, Floor, HEADER_AT, HEADER_LEN, Header, Side, Uuid, data_at},
     history::RejectedSlot,
     open::open_on,
     options::Options,
@@ -48,6 +48,16 @@ pub fn background<T: Snapshot>(caretaker: &Caretaker<T>) {
     crate::background::round(caretaker.engine());
 }
 
+/// Does what is left of the oldest capture that waits for its turn. `false`: none does, or one is
+/// being finished: there is one thread for them.
+pub fn finish_capture<T: Snapshot>(caretaker: &Caretaker<T>) -> bool {
+    let engine = caretaker.engine();
+    let state = engine.lock();
+    let finishing = state.captures - state.captured > engine.queued_captures() as u64;
+    drop(state);
+    !finishing && engine.finish_next_capture()
+}
+
 /// Ends a caretaker as a kill would: nothing is flushed and nothing noted.
 pub fn kill<T: Snapshot>(caretaker: Caretaker<T>) {
     caretaker.leave();
@@ -64,21 +74,26 @@ pub fn sides<T: Snapshot>(caretaker: &Caretaker<T>) -> Vec<(u64, usize)> {
 /// Whether a save might wait for the relocation that is under way, which has taken the last place
 /// of a side: in a simulation, where one thread is all, for ever.
 pub fn would_wait<T: Snapshot>(caretaker: &Caretaker<T>) -> bool {
-    let state = caretaker.engine().lock();
-    state.making > 0 && state.spaces.iter().any(|space| space.free.is_empty())
+    let engine = caretaker.engine();
+    let queued = engine.queued_captures() as u64;
+    let state = engine.lock();
+    let finishing = state.captures - state.captured > queued;
+    finishing || state.making > queued as usize && state.spaces.iter().any(|s| s.free.is_empty())
 }
 
 /// Where a listed snapshot lies: the number of its place, by which readers lease it, its side, and
-/// its archive's offset and length.
+/// its bytes: those of its archive first, then those of its pages.
 pub fn place<T: Snapshot>(
     caretaker: &Caretaker<T>,
     id: crate::SnapshotId,
-) -> Option<(usize, usize, u64, u64)> {
+) -> Option<(usize, usize, Vec<std::ops::Range<u64>>)> {
     let engine = caretaker.engine();
     let state = engine.lock();
     let n = engine.find(&state, id)?;
-    let root = state.places[n].root;
-    Some((n, engine.side_of(n).index(), root.offset, root.len))
+    let place = &state.places[n];
+    let pages = place.table.iter().flat_map(|table| table.spans(data_at(engine.options.ring)));
+    let archive = place.root.offset..place.root.offset + place.root.len;
+    Some((n, engine.side_of(n).index(), std::iter::once(archive).chain(pages).collect()))
 }
 
 /// Bytes of memory under a file's name.
@@ -225,9 +240,15 @@ impl Image {
             let file = &self.files[self.side_of(*number)];
             let passed = file.check_extent(place.root).and_then(|()| {
                 let bytes = file.retained(place.root);
-                checker::check::<Archived<T>>(bytes, place.root_pos as usize, place.depth)
+                let (first_data, mut seen) = (data_at(self.ring), checker::Seen::default());
+                let mut pages = place.table.as_ref().map(|table| {
+                    let spans = table.spans(first_data);
+                    checker::Sources::new(file, place.root.offset, spans, &mut seen)
+                });
+                let root = place.root_pos as usize;
+                checker::check::<Archived<T>>(bytes, root, place.depth, pages.as_mut())
             });
-            show(passed.map(|archived| Whole { archived, layout: &self.layout }));
+            show(passed.map(|archived| Whole { id: place.id, archived, layout: &self.layout }));
         }
         found.recovery.rejected.into_iter().map(|slot| slot.to_string())
     }
@@ -259,11 +280,17 @@ impl Image {
 
 /// A snapshot in an image that has passed every check.
 pub struct Whole<'a, T: Snapshot> {
+    id: u64,
     archived: &'a Archived<T>,
     layout: &'a Arc<Layout>,
 }
 
 impl<T: Snapshot> Whole<'_, T> {
+    /// Its id.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
     /// As [`Memento::archived`](crate::Memento::archived).
     pub fn archived(&self) -> &Archived<T> {
         self.archived

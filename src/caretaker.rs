@@ -12,7 +12,7 @@ use std::{
 use crate::{
     background,
     capture::Pending,
-    checker,
+    checker::{self, Sources},
     engine::Engine,
     error::{
         CloseError, FlushError, KeepError, MementoError, OpenError, ResumeError, RollbackError,
@@ -126,8 +126,13 @@ impl Options {
 }
 
 /// The engine's look at archives of `T`.
-pub(crate) fn check<T: Snapshot>(bytes: &[u8], root: usize, depth: u32) -> Result<(), String> {
-    checker::check::<Archived<T>>(bytes, root, depth).map(drop)
+pub(crate) fn check<T: Snapshot>(
+    bytes: &[u8],
+    root: usize,
+    depth: u32,
+    pages: Option<&mut Sources<'_>>,
+) -> Result<(), String> {
+    checker::check::<Archived<T>>(bytes, root, depth, pages).map(drop)
 }
 
 impl<T: Snapshot> Caretaker<T> {
@@ -188,6 +193,8 @@ impl<T: Snapshot> Caretaker<T> {
     /// Goes without a word: what it had is another process's, or it was killed.
     pub(crate) fn leave(mut self) {
         self.shut = true;
+        #[cfg(feature = "campaign")]
+        self.engine.forget_captures();
         if let Some(herald) = self.herald.take() {
             herald.end();
         }
@@ -197,6 +204,7 @@ impl<T: Snapshot> Caretaker<T> {
     #[cfg(feature = "campaign")]
     pub(crate) fn without_thread(engine: Engine) -> Caretaker<T> {
         let engine = Arc::new(engine);
+        engine.queue_captures();
         Caretaker { engine, flusher: None, herald: None, shut: false, state: PhantomData }
     }
 
@@ -282,13 +290,31 @@ impl<T: Snapshot> Caretaker<T> {
     }
 
     /// Captures `state`; the rest happens while the caller goes on. Captures are published in the
-    /// order in which they were taken, and a rollback waits for those before it.
+    /// order in which they were taken; a save or a rollback waits for those before it.
+    ///
+    /// The pause archives what is not in a [`PagedVec`](crate::PagedVec) or a
+    /// [`PagedMap`](crate::PagedMap), takes a reference to each chunk of pages of those, and wakes a thread;
+    /// the first write to a page after it copies that page. Where captures are taken faster than they are
+    /// written, [`Options::capture_memory`](crate::Options::capture_memory) says what is done. Where the files
+    /// are as long as they may be, and a snapshot has to leave before there is room for the archive, this
+    /// saves instead.
     ///
     /// # Errors
     ///
     /// As [`save`](Self::save), for what happens during the pause.
     pub fn capture(&self, state: &T) -> Result<Pending, SaveError> {
-        self.engine.save(state).map(Pending::published)
+        self.engine.capture(state)
+    }
+
+    /// Captures `state` if it is time for that by [`Options::policy`](crate::Options::policy): with a
+    /// [`Budget`](crate::Policy::Budget) as often as it allows, else always. To be called once a tick;
+    /// costs a look at the clock where it is not time.
+    ///
+    /// # Errors
+    ///
+    /// As [`capture`](Self::capture).
+    pub fn capture_if_due(&self, state: &T) -> Result<Option<Pending>, SaveError> {
+        self.engine.capture_if_due(state)
     }
 
     /// The newest snapshot's id: one load.
@@ -475,6 +501,9 @@ impl<T: Snapshot> Caretaker<T> {
         if std::mem::replace(&mut self.shut, true) {
             return Ok(None);
         }
+        let mut state = self.engine.lock();
+        self.engine.wait_for_captures(&mut state, 0);
+        drop(state);
         self.stop();
         if let Some(herald) = self.herald.take() {
             herald.end();

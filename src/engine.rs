@@ -10,7 +10,7 @@
 //! announced, and neither the newest durable snapshot nor one being flushed (P1, P4).
 
 use std::{
-    collections::VecDeque,
+    collections::{HashSet, VecDeque},
     fmt,
     sync::{
         Arc,
@@ -19,6 +19,8 @@ use std::{
 };
 
 use crate::{
+    capture::Captures,
+    checker::{Seen, Sources},
     error::MementoError,
     events::Listeners,
     extents::Extents,
@@ -30,8 +32,11 @@ use crate::{
     lease::Lessor,
     memento::Keeper,
     options::Options,
+    paging::Known,
+    policy::Cadence,
     record::{Extent, Kind, Record, SLOT_LEN},
     ring::{Ring, Word},
+    runs::Table,
     schema::{Fingerprint, Layout},
     session::Scratch,
     storage::Storage,
@@ -42,7 +47,12 @@ use crate::{
 pub(crate) const FLOOR_STEP: u64 = 1 << 20;
 
 /// Checks that bytes hold an archived root of the engine's type.
-pub(crate) type CheckFn = fn(bytes: &[u8], root: usize, depth: u32) -> Result<(), String>;
+pub(crate) type CheckFn = fn(
+    bytes: &[u8],
+    root: usize,
+    depth: u32,
+    pages: Option<&mut Sources<'_>>,
+) -> Result<(), String>;
 
 /// What is known of the bytes of a sealed place.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,6 +94,8 @@ pub(crate) struct Place {
     pub(crate) layout: Option<Fingerprint>,
     /// First block of its run in the data area.
     pub(crate) run: u64,
+    /// Its pages, if it has any: the runs that they lie in are used by it, too.
+    pub(crate) table: Option<Arc<Table>>,
     /// First block of a schema of its own, kept for it alone.
     pub(crate) schema_run: Option<u64>,
     pub(crate) listed: bool,
@@ -112,6 +124,8 @@ pub(crate) struct Place {
     pub(crate) left: bool,
     /// Found at opening: its bytes are somebody else's, however well they have been checked.
     pub(crate) found: bool,
+    /// Found, and the names of its pages contradict neither each other nor the other side's.
+    pub(crate) named: bool,
     /// When it was published: milliseconds on the steady clock, before its start where it is older.
     pub(crate) born: i64,
     /// Its pages have been let go of under memory pressure.
@@ -138,6 +152,7 @@ impl Place {
             seal: 0,
             layout: None,
             run: 0,
+            table: None,
             schema_run: None,
             listed: false,
             quiet: false,
@@ -153,6 +168,7 @@ impl Place {
             redirty: false,
             left: false,
             found: false,
+            named: false,
             born: 0,
             forgotten: false,
             moved: false,
@@ -210,6 +226,27 @@ pub(crate) struct Space {
     pub(crate) retired: Vec<(u64, u64)>,
     /// Slot pages that are free.
     pub(crate) free: Vec<u16>,
+    /// The pages of its newest snapshot.
+    pub(crate) known: Option<Arc<Known>>,
+    /// Runs of pages that no sync has covered, by their first blocks. One that is free, or the start of
+    /// another, may be among them: it is asked only for what a place names.
+    pub(crate) unsynced: HashSet<u64>,
+    /// Of these, runs that were found in the boot that wrote them: their pages may look clean though a
+    /// sync of them has failed.
+    pub(crate) doubtful: HashSet<u64>,
+    /// Syncs that failed, and may have taken along bytes of snapshots in the making.
+    pub(crate) lost: u64,
+}
+
+impl Space {
+    /// One user less of all that a place has here.
+    pub(crate) fn release(&mut self, place: &Place) {
+        self.extents.release(place.run);
+        let pages = place.table.iter().flat_map(|table| &table.runs);
+        for run in pages.map(|run| run.start).chain(place.schema_run) {
+            self.extents.release(run);
+        }
+    }
 }
 
 /// What waits for the next question about leases.
@@ -245,6 +282,12 @@ pub(crate) struct State {
     pub(crate) scratch: Vec<Scratch>,
     /// Saves under way.
     pub(crate) making: usize,
+    /// Captures taken whose rest was left to the thread, and those that have come to their end.
+    pub(crate) captures: u64,
+    pub(crate) captured: u64,
+    /// Bytes that each capture under way keeps in memory beside the live state, the oldest first.
+    pub(crate) behind: VecDeque<u64>,
+    pub(crate) cadence: Cadence,
     pub(crate) counts: Counts,
     /// Snapshots whose records are sealed in a second place, too: while they are relocated, or found
     /// so. The listed place first.
@@ -268,6 +311,10 @@ pub(crate) struct Counts {
     pub(crate) expired: u64,
     pub(crate) relocated: u64,
     pub(crate) trimmed: u64,
+    /// Of the newest snapshot: pages written for it, and all.
+    pub(crate) pages_written: u64,
+    pub(crate) pages: u64,
+    pub(crate) copies: u64,
 }
 
 impl State {
@@ -303,6 +350,9 @@ pub(crate) struct Engine {
     pub(crate) boot: Uuid,
     pub(crate) recovery: Recovery,
     pub(crate) flusher: Flusher,
+    pub(crate) captures: Captures,
+    /// Pages that were found and have been checked, by side.
+    pub(crate) seen: Mutex<[Seen; 2]>,
     /// Mementos alive.
     pub(crate) mementos: AtomicU64,
     /// What came from a predecessor, and went to a successor.
@@ -371,6 +421,10 @@ impl Engine {
             schema_durable: false,
             retired: Vec::new(),
             free: Vec::with_capacity(slots),
+            known: None,
+            unsynced: HashSet::new(),
+            doubtful: HashSet::new(),
+            lost: 0,
         });
         let rejected = found.recovery.rejected.iter();
         let rejected = rejected.filter_map(|slot| Some((slot.id?.get(), slot.to_string().into())));
@@ -391,12 +445,26 @@ impl Engine {
             mover: None,
             scratch: Vec::new(),
             making: 0,
+            captures: 0,
+            captured: 0,
+            behind: VecDeque::new(),
+            cadence: Cadence::default(),
             counts: Counts::default(),
             twins: Vec::new(),
             expires: found.options.ttl.is_some(),
             rejected,
             ended: false,
         };
+        for (number, place) in state.places.iter().enumerate().filter(|(_, place)| !place.durable) {
+            let runs = place.table.iter().flat_map(|table| &table.runs);
+            let space = &mut state.spaces[number / slots];
+            for run in runs.map(|run| run.start) {
+                space.unsynced.insert(run);
+                if place.redirty {
+                    space.doubtful.insert(run);
+                }
+            }
+        }
         for (listed, number, place) in found.twins {
             state.places[usize::from(number)] = Place { listed: false, ..place };
             state.limbo.push(number);
@@ -429,6 +497,8 @@ impl Engine {
             file_ids: found.file_ids,
             boot: found.boot,
             recovery: found.recovery,
+            captures: Captures::default(),
+            seen: Mutex::new(Default::default()),
             mementos: AtomicU64::new(0),
             handed: Handed::default(),
         }
@@ -485,6 +555,21 @@ impl Keeper for Engine {
     fn archive(&self, place: usize) -> &[u8] {
         let root = self.lock().places[place].root;
         self.file_of(place).retained(root)
+    }
+
+    fn names_hold(&self, place: usize) -> bool {
+        let state = self.lock();
+        !state.places[place].found || state.places[place].named
+    }
+
+    fn pages(&self, place: usize) -> Option<(Arc<Table>, Extent)> {
+        let state = self.lock();
+        let place = &state.places[place];
+        Some((place.table.clone()?, place.root))
+    }
+
+    fn extent(&self, place: usize, extent: Extent) -> &[u8] {
+        self.file_of(place).retained(extent)
     }
 
     fn wrote(&self, place: usize) -> bool {

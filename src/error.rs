@@ -120,6 +120,26 @@ pub enum SaveError {
         #[source]
         source: Box<dyn Error + Send + Sync>,
     },
+    /// Captures are taken faster than they are written, and are not to wait:
+    /// [`Options::capture_memory`](crate::Options::capture_memory).
+    #[error(
+        "captures that are not written yet keep {pending} bytes, and {limit} are allowed; capture less often, or allow more by `Options::capture_memory`"
+    )]
+    Behind {
+        /// Bytes that captures keep.
+        pending: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// The state's own code panicked in the background, while a capture was archived.
+    #[error("the state's own code panicked while a capture was archived: {message}")]
+    Panicked {
+        /// What the panic said.
+        message: String,
+    },
+    /// The error of this capture has been answered before.
+    #[error("this capture failed, and its error was answered before")]
+    Told,
     /// Called from inside the engine: from a wrapper or a `Drop` while it archives or restores.
     #[error("called from inside a save or a rollback of the same caretaker; call it after")]
     Reentrant,

@@ -140,6 +140,11 @@ impl Extents {
         }
     }
 
+    /// How many blocks the run at `start` has; none without one.
+    pub(crate) fn blocks_of(&self, start: u64) -> u64 {
+        self.find(start).map_or(0, |i| self.runs[i].len)
+    }
+
     /// Blocks in the largest gap.
     pub(crate) fn largest_gap(&self) -> u64 {
         let mut start = 0;

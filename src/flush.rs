@@ -89,6 +89,8 @@ struct Batch {
     syncs: Vec<(Side, Extent)>,
     redirty: Vec<(Side, Extent)>,
     slots: Vec<(Side, Extent)>,
+    /// Runs of pages among what is synced.
+    runs: Vec<(Side, u64)>,
     /// Sides whose layout text is synced, too.
     schemas: [bool; 2],
     newest: u64,
@@ -100,6 +102,7 @@ impl Batch {
         self.syncs.clear();
         self.redirty.clear();
         self.slots.clear();
+        self.runs.clear();
         self.schemas = [false; 2];
         self.newest = 0;
     }
@@ -369,6 +372,33 @@ impl Engine {
             place.tainted = true;
             place.label_dirty = false;
         }
+        let failed = |n: usize, place: &Place| {
+            let side = self.side_of(n);
+            let runs = place.table.iter().flat_map(|table| &table.runs);
+            runs.into_iter().any(|run| batch.runs.contains(&(side, run.start)))
+        };
+        // Where whole files are synced, others' bytes have gone the same way; and who is in the making
+        // may share what was synced.
+        if self.flusher.waits() {
+            for (n, place) in state.places.iter_mut().enumerate() {
+                let beside = place.is_sealed() && !place.durable && self.side_of(n) == side;
+                place.tainted |= beside;
+            }
+            state.spaces[side.index()].known = None;
+            if !state.spaces[side.index()].schema_durable {
+                self.retire_schema(&mut state, side);
+            }
+        }
+        if self.flusher.waits() || !batch.runs.is_empty() {
+            state.spaces.iter_mut().for_each(|space| space.lost += 1);
+        }
+        if !batch.runs.is_empty() {
+            // Whoever shares their pages is no safer, and nobody does any more.
+            for (n, place) in state.places.iter_mut().enumerate() {
+                place.tainted |= place.is_sealed() && !place.durable && failed(n, place);
+            }
+            state.spaces.iter_mut().for_each(|space| space.known = None);
+        }
         for side in Side::BOTH {
             // It is written anew, too; who refers to the old one is tainted.
             if batch.schemas[side.index()] {
@@ -406,16 +436,28 @@ impl Engine {
             if place.id > upto || !wants_flush(place) {
                 continue;
             }
-            if bytes > 0 && bytes + place.root.len > BATCH {
+            if bytes > 0 && bytes + place.written > BATCH {
                 break;
             }
-            bytes += place.root.len;
+            bytes += place.written;
             let side = self.side_of(n);
             let slot = Extent { offset: self.slot_at(n), len: SLOT_LEN, crc: 0 };
             if !place.durable {
                 batch.syncs.push((side, place.root));
                 if place.redirty {
                     batch.redirty.extend([(side, place.root), (side, slot)]);
+                }
+                // Those that it shares may be of snapshots that were never flushed.
+                for run in place.table.iter().flat_map(|table| &table.runs) {
+                    if state.spaces[side.index()].unsynced.contains(&run.start) {
+                        let (offset, len) = (self.run_at(run.start), run.blocks * BLOCK);
+                        let run_bytes = Extent { offset, len, crc: 0 };
+                        batch.syncs.push((side, run_bytes));
+                        batch.runs.push((side, run.start));
+                        if state.spaces[side.index()].doubtful.contains(&run.start) {
+                            batch.redirty.push((side, run_bytes));
+                        }
+                    }
                 }
                 let space = &state.spaces[side.index()];
                 if let (Some(schema), false) = (space.schema, space.schema_durable)
@@ -493,6 +535,10 @@ impl Engine {
             place.durable = true;
             place.redirty = false;
             self.note(place, n);
+        }
+        for (side, run) in &batch.runs {
+            state.spaces[side.index()].unsynced.remove(run);
+            state.spaces[side.index()].doubtful.remove(run);
         }
         for side in Side::BOTH {
             state.spaces[side.index()].schema_durable |= batch.schemas[side.index()];

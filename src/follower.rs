@@ -24,6 +24,7 @@ use std::{
 use parking_lot::{Condvar, Mutex};
 
 use crate::{
+    checker::{self, Bytes, Sources},
     engine::{CheckFn, Place, Trust},
     error::MementoError,
     header::{Uuid, data_at},
@@ -34,6 +35,7 @@ use crate::{
     record::{Extent, Record},
     recover::blocks_of,
     ring::{Ring, Word},
+    runs::{MAX_TABLE, Table},
     schema::{Layout, first_difference},
     session::MAX_ARCHIVE,
     window::Window,
@@ -60,6 +62,7 @@ struct Seen {
     id: u64,
     seal: u32,
     root: Extent,
+    table: Option<Arc<Table>>,
     belief: Belief,
 }
 
@@ -71,6 +74,20 @@ pub(crate) struct Desk {
     taken: Vec<usize>,
     /// The newest snapshot that was ever at the head: there is no way back.
     newest: u64,
+    /// Pages that have been checked, by side.
+    pages: [checker::Seen; 2],
+}
+
+/// A file as far as one mapping of it reaches.
+struct Reach<'a> {
+    window: &'a Window,
+    reach: u64,
+}
+
+impl Bytes for Reach<'_> {
+    fn bytes(&self, extent: Extent) -> Result<&[u8], String> {
+        self.window.leased_within(extent, self.reach)
+    }
 }
 
 /// Why a place cannot be had.
@@ -124,7 +141,12 @@ impl Follower {
         let places = sight.places();
         let follower = Follower {
             ring: Ring::new(places),
-            desk: Mutex::new(Desk { seen: vec![None; places], taken: Vec::new(), newest: 0 }),
+            desk: Mutex::new(Desk {
+                seen: vec![None; places],
+                taken: Vec::new(),
+                newest: 0,
+                pages: Default::default(),
+            }),
             layout,
             check,
             hint: AtomicU64::new(sight.hint()),
@@ -238,9 +260,10 @@ impl Follower {
             // The same seal of the same id: the same bytes.
             Some(seen) => seen.belief.clone(),
             None => {
-                let belief = self.examine(n, &record);
+                let mut table = None;
+                let belief = self.examine(n, &record, &mut table, &mut desk.pages);
                 let (id, root) = (record.id, record.root);
-                desk.seen[n] = Some(Seen { id, seal, root, belief: belief.clone() });
+                desk.seen[n] = Some(Seen { id, seal, root, table, belief: belief.clone() });
                 belief
             }
         };
@@ -255,7 +278,13 @@ impl Follower {
     }
 
     /// Checks a snapshot that is leased, as opening a caretaker does.
-    fn examine(&self, n: usize, record: &Record) -> Belief {
+    fn examine(
+        &self,
+        n: usize,
+        record: &Record,
+        table: &mut Option<Arc<Table>>,
+        seen: &mut [checker::Seen; 2],
+    ) -> Belief {
         let (window, _) = self.sight.slot(n);
         let reject = |what: String| {
             let (path, index) = (window.path().display(), n % self.sight.slots());
@@ -277,11 +306,40 @@ impl Follower {
         if record.root.len > MAX_ARCHIVE {
             return reject(format!("an archive of {} bytes", record.root.len));
         }
-        let checked = self.extent(window, record.root).and_then(|bytes| {
-            (self.check)(bytes, record.root_pos as usize, depth)?;
+        let first_data = data_at(self.sight.ring);
+        *table = match self.table(window, record) {
+            Ok(table) => table.map(Arc::new),
+            Err(what) => return reject(what),
+        };
+        let spans = table.as_ref().map(|table| table.spans(first_data));
+        let ends = spans.iter().flatten().map(|span| span.end);
+        let reach = ends.chain([record.root.offset.saturating_add(record.root.len)]).max();
+        let pages = Reach { window, reach: reach.unwrap_or(0) };
+        let checked = self.extent(window, record.root).and_then(|_| {
+            let bytes = pages.bytes(record.root)?;
+            let seen = &mut seen[n / self.sight.slots()];
+            let mut sources =
+                spans.map(|spans| Sources::new(&pages, record.root.offset, spans, seen));
+            (self.check)(bytes, record.root_pos as usize, depth, sources.as_mut())?;
             Ok(bytes.as_ptr().addr() + record.root_pos as usize)
         });
         checked.map_or_else(reject, Belief::Checked)
+    }
+
+    /// The table of a record whose state has pages.
+    fn table(&self, window: &Window, record: &Record) -> Result<Option<Table>, String> {
+        let at = record.table;
+        if at.len == 0 {
+            return Ok(None);
+        }
+        if at.len > MAX_TABLE {
+            return Err(format!("a table of pages of {} bytes", at.len));
+        }
+        let bytes = window.leased(at)?;
+        if crc32fast::hash(bytes) != at.crc {
+            return Err(format!("the checksum of {} bytes at {} does not fit", at.len, at.offset));
+        }
+        Table::decode(bytes, at, record.root.len, data_at(self.sight.ring)).map(Some)
     }
 
     /// The bytes of an extent, if it lies where extents do and its checksum fits.
@@ -459,6 +517,21 @@ impl Keeper for Follower {
         let root = self.desk.lock().seen[place].as_ref().map(|seen| seen.root);
         // It lay in the file when it was checked, and the file does not get shorter.
         root.and_then(|root| self.sight.slot(place).0.leased(root).ok()).unwrap_or_default()
+    }
+
+    fn names_hold(&self, _: usize) -> bool {
+        // What is thawed here may be saved elsewhere.
+        false
+    }
+
+    fn pages(&self, place: usize) -> Option<(Arc<Table>, Extent)> {
+        let desk = self.desk.lock();
+        let seen = desk.seen[place].as_ref()?;
+        Some((seen.table.clone()?, seen.root))
+    }
+
+    fn extent(&self, place: usize, extent: Extent) -> &[u8] {
+        self.sight.slot(place).0.leased(extent).unwrap_or_default()
     }
 
     fn wrote(&self, _: usize) -> bool {

@@ -62,13 +62,20 @@ impl Engine {
             }
         }
         let held = state.places.iter().enumerate().filter(|(n, _)| self.ring.holds(*n).0 > 0);
-        let held = held.map(|(n, place)| HeldPlace {
-            number: n as u16,
-            id: place.id,
-            offset: place.root.offset,
-            len: place.root.len,
+        let rows = held.flat_map(|(n, place)| {
+            let row = move |(offset, len), pages| HeldPlace {
+                number: n as u16,
+                id: place.id,
+                offset,
+                len,
+                pages,
+            };
+            let runs = place.table.iter().flat_map(|table| &table.runs);
+            let runs = runs.map(|run| (self.run_at(run.start), run.blocks * BLOCK));
+            let archive = row((place.root.offset, place.root.len), false);
+            std::iter::once(archive).chain(runs.map(move |run| row(run, true)))
         });
-        Ok(held.collect())
+        Ok(rows.collect())
     }
 
     /// Takes [`retire`](Self::retire) back.

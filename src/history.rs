@@ -113,7 +113,7 @@ impl Entry {
             id: SnapshotId::new(place.id),
             kind: place.kind,
             created: clock::system_time(place.created),
-            bytes: place.root.len,
+            bytes: place.root.len + place.table.as_ref().map_or(0, |table| table.bytes),
             written_bytes: place.written,
             logical_version: place.logical,
             type_version: place.type_version,
@@ -203,7 +203,7 @@ impl fmt::Display for Recovery {
 }
 
 /// What a caretaker has done and holds, at one moment.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Stats {
     /// The head.
@@ -229,6 +229,19 @@ pub struct Stats {
     pub trimmed_bytes: u64,
     /// Archives started over because their size had been guessed wrong.
     pub restarts: u64,
+    /// Of the newest paged snapshot: the share of its pages that was written for it.
+    pub dirty: f64,
+    /// The share of the newest snapshot's bytes that it has in common with earlier ones.
+    pub shared: f64,
+    /// The share of the bytes kept for the newest snapshot's pages that no page of its own is in; the
+    /// bytes between pages, which start at multiples of 64, are among them.
+    pub fragmentation: f64,
+    /// Pages copied because they were written to while a capture held them, as captures have found.
+    pub copied_pages: u64,
+    /// Captures that are not published yet.
+    pub pending_captures: u64,
+    /// Bytes that they keep in memory beside the live state.
+    pub captured_bytes: u64,
     /// Bytes of both files.
     pub file_bytes: u64,
     /// Bytes of both files that snapshots occupy.
@@ -249,7 +262,8 @@ impl Engine {
     pub(crate) fn stats(&self) -> Stats {
         let mut state = self.lock();
         let held = self.all_holders(&mut state);
-        let head = state.listed.front().map(|n| SnapshotId::new(state.places[usize::from(*n)].id));
+        let newest = state.listed.front().map(|n| &state.places[usize::from(*n)]);
+        let head = newest.map(|place| SnapshotId::new(place.id));
         Stats {
             head,
             durable: (state.durable > 0).then(|| SnapshotId::new(state.durable)),
@@ -262,12 +276,35 @@ impl Engine {
             relocated: state.counts.relocated,
             trimmed_bytes: state.counts.trimmed,
             restarts: state.counts.restarts,
+            dirty: share(state.counts.pages_written, state.counts.pages),
+            shared: newest.map_or(0.0, shared),
+            fragmentation: newest.map_or(0.0, fragmentation),
+            copied_pages: state.counts.copies,
+            pending_captures: state.captures - state.captured,
+            captured_bytes: state.behind.iter().sum(),
             file_bytes: self.files.iter().map(|f| f.len()).sum(),
             used_bytes: used(&state),
             mementos: self.mementos.load(std::sync::atomic::Ordering::Relaxed),
             held,
         }
     }
+}
+
+fn share(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
+}
+
+/// How much of a snapshot was not written for it.
+fn shared(place: &Place) -> f64 {
+    let bytes = place.root.len + place.table.as_ref().map_or(0, |table| table.bytes);
+    share(bytes.saturating_sub(place.written), bytes)
+}
+
+/// How much of its pages' runs is in none of its pages.
+fn fragmentation(place: &Place) -> f64 {
+    let Some(table) = &place.table else { return 0.0 };
+    let kept: u64 = table.runs.iter().map(|run| run.blocks * BLOCK).sum();
+    share(kept.saturating_sub(table.bytes), kept)
 }
 
 fn used(state: &State) -> u64 {

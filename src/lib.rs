@@ -87,15 +87,15 @@
 //! - A **read** is two loads and a swap in the thread's own cache line; in another process
 //!   ([`Reader`]) some loads more, and one system call and a check of the bytes for each new snapshot.
 //! - The **ring** is 16 whole snapshots: that many times the state's size in the two files.
-//! - A state is saved whole; for one of gigabytes of which little changes, that is the limit to
-//!   know.
+//! - What is in a [`PagedVec`] or a [`PagedMap`] costs what has changed: snapshots share pages, and
+//!   [`Caretaker::capture`] leaves the writing to another thread. The module [`paged`] is the guide.
 //!
 //! # What can be a state
 //!
 //! Structs and enums of every shape that own their data, with `#[derive(Snapshot)]`, over numbers,
 //! strings, `Vec`, `VecDeque`, `Box`, `Option`, `Result`, tuples, arrays, ranges, `Duration`, maps
-//! and sets (archived in a canonical order), `Rc` and `Arc` (sharing preserved); containers
-//! themselves, as in `Caretaker<HashMap<..>>`. Attributes on fields:
+//! and sets (archived in a canonical order), `Rc` and `Arc` (sharing preserved), [`PagedVec`] and
+//! [`PagedMap`]; containers themselves, as in `Caretaker<HashMap<..>>`. Attributes on fields:
 //!
 //! | attribute | effect |
 //! |---|---|
@@ -118,7 +118,8 @@
 //!
 //! # Read next
 //!
-//! [`Caretaker`] is the whole of the interface, and [`Reader`] its look from other processes.
+//! [`Caretaker`] is the whole of the interface, [`Reader`] its look from other processes, and
+//! [`paged`] tells how large states are kept.
 //! SNAPSHOT_FORMAT.md tells the bytes, ARCHITECTURE.md
 //! the way they take and why.
 
@@ -136,6 +137,7 @@ mod snapshot;
 mod derived;
 mod impls;
 mod map;
+pub mod paged;
 pub mod with;
 #[cfg(feature = "serde")]
 mod with_serde;
@@ -154,6 +156,10 @@ mod engine;
 mod space;
 mod tenancy;
 mod extents;
+mod paging;
+mod policy;
+mod page_writer;
+mod runs;
 mod publish;
 mod id;
 mod ring;
@@ -242,7 +248,9 @@ pub use history::{Entry, EntryState, Recovery, RejectedSlot, Stats};
 pub use id::SnapshotId;
 pub use map::{ArchivedEntries, ArchivedEntry, ArchivedItems, ArchivedMap, ArchivedSet};
 pub use memento::{Digest, Memento};
-pub use options::{Durability, Options};
+pub use options::{Behind, Durability, Options};
+pub use paged::{ArchivedPagedMap, ArchivedPagedVec, PagedMap, PagedVec};
+pub use policy::Policy;
 pub use reader::Reader;
 pub use reader_error::ReaderError;
 pub use record::Kind;

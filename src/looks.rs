@@ -7,9 +7,10 @@
 use std::{collections::HashMap, sync::Arc};
 
 use crate::{
+    checker::Seen,
     engine::{CheckFn, Trust},
     file::MappedFile,
-    header::Side,
+    header::{Side, data_at},
     record::Extent,
     recover::{Ground, Slot},
     schema::first_difference,
@@ -29,6 +30,8 @@ type Look = (Side, Extent, bool, u32, u32);
 pub(crate) struct Looks {
     /// Bytes looked at, by side.
     bytes: [u64; 2],
+    /// Pages that have been checked, by side.
+    seen: [Seen; 2],
     /// What came of archives, with all that the check depends on.
     archives: HashMap<Look, Result<(), String>>,
     /// What is different in other layouts, by their texts.
@@ -75,6 +78,7 @@ impl Looks {
         &mut self,
         file: &MappedFile,
         slot: &Slot,
+        first_data: u64,
         check: Option<CheckFn>,
     ) -> Result<(), String> {
         let Slot { side, place, .. } = slot;
@@ -83,7 +87,10 @@ impl Looks {
             return known.clone();
         }
         let passed = self.charge(file, *side, place.root).and_then(|()| match check {
-            Some(check) => check_place(file, place, check).map(drop),
+            Some(check) => {
+                let seen = &mut self.seen[side.index()];
+                check_place(file, place, check, first_data, seen).map(drop)
+            }
             None => file.check_extent(place.root),
         });
         self.archives.insert(look, passed.clone());
@@ -100,10 +107,11 @@ impl Looks {
         wholly: bool,
     ) -> Result<(), String> {
         let Ground { layout, check, max_depth, .. } = *ground;
+        let first_data = data_at(ground.ring);
         if slot.record.layout != layout.fingerprint {
             let difference = self.difference(ground, file, slot.side, slot.record.schema)?;
             if wholly {
-                self.passes(file, slot, None)?;
+                self.passes(file, slot, first_data, None)?;
             }
             slot.place.trust = Trust::Foreign(difference);
             return Ok(());
@@ -112,14 +120,14 @@ impl Looks {
         if depth > max_depth {
             // Whole for those who allow as much.
             if wholly {
-                self.passes(file, slot, None)?;
+                self.passes(file, slot, first_data, None)?;
             }
             let reason = format!("{depth} pointers deep, and `Options::max_depth` is {max_depth}");
             slot.place.trust = Trust::Foreign(reason.into());
             return Ok(());
         }
         if wholly {
-            self.passes(file, slot, Some(check))?;
+            self.passes(file, slot, first_data, Some(check))?;
             slot.place.trust = Trust::Checked;
         }
         Ok(())

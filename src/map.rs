@@ -187,7 +187,7 @@ impl<K, V> ArchivedMap<K, V> {
     }
 
     /// `order` says where the key sought stands to one it is shown.
-    fn find(&self, order: impl Fn(&K) -> Ordering) -> Option<&V> {
+    pub(crate) fn find(&self, order: impl Fn(&K) -> Ordering) -> Option<&V> {
         let entries = self.as_slice();
         let found = entries.binary_search_by(|e| order(&e.key).reverse()).ok()?;
         Some(&entries[found].value)

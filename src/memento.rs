@@ -14,7 +14,9 @@ use crate::{
     error::MementoError,
     id::SnapshotId,
     os,
+    record::Extent,
     ring::Ring,
+    runs::Table,
     schema::Layout,
     snapshot::{Archived, Snapshot},
     thaw::{Thaw, ThawError},
@@ -48,8 +50,19 @@ pub(crate) trait Keeper: fmt::Debug + Send + Sync {
     /// The archive in a place that the caller holds, and whose root is set.
     fn archive(&self, place: usize) -> &[u8];
 
+    /// The pages of a snapshot in a place that the caller holds, if it has any, and where its archive
+    /// lies.
+    fn pages(&self, place: usize) -> Option<(Arc<Table>, Extent)>;
+
+    /// Bytes of a snapshot in a place that the caller holds.
+    fn extent(&self, place: usize, extent: Extent) -> &[u8];
+
     /// Whether the bytes in a place that the caller holds were written here, from a live state.
     fn wrote(&self, place: usize) -> bool;
+
+    /// Whether what names the pages there can be relied upon: it was written here, or found to
+    /// contradict nothing.
+    fn names_hold(&self, place: usize) -> bool;
 
     /// There is one memento more.
     fn joined(&self);
@@ -84,6 +97,11 @@ impl Hold {
     /// Whether its bytes were written here, rather than found.
     pub(crate) fn is_ours(&self) -> bool {
         self.keeper.wrote(self.place)
+    }
+
+    /// Whether equal names mean equal pages there.
+    pub(crate) fn names_hold(&self) -> bool {
+        self.keeper.names_hold(self.place)
     }
 }
 
@@ -161,7 +179,7 @@ impl<T: Snapshot> Memento<T> {
     ///
     /// What a `with` wrapper answers.
     pub fn thaw(&self) -> Result<T, ThawError> {
-        T::thaw(self.archived(), &mut Thaw::of(self.hold.layout()))
+        T::thaw(self.archived(), &mut Thaw::of(self.hold.layout()).named(self.hold.names_hold()))
     }
 
     /// A hash of the state: equal states of canonical types (anything but `unsorted` and `hashed`
@@ -170,13 +188,28 @@ impl<T: Snapshot> Memento<T> {
         let keeper = &self.hold.keeper;
         let mut hash = Xxh3::new();
         hash.update(&keeper.layout().fingerprint.to_bytes());
-        hash.update(keeper.archive(self.hold.place));
+        let archive = keeper.archive(self.hold.place);
+        let mut from = 0;
+        if let Some((table, root)) = keeper.pages(self.hold.place) {
+            // The pages, rather than where they are and what they are called.
+            for field in &table.fields {
+                hash.update(&archive[from..field.bytes().start]);
+                for page in field.references(archive, root.offset) {
+                    let page = Extent { offset: page.offset, len: u64::from(page.len), crc: 0 };
+                    hash.update(keeper.extent(self.hold.place, page));
+                }
+                from = field.bytes().end;
+            }
+        }
+        hash.update(&archive[from..]);
         Digest(hash.digest128())
     }
 
-    /// Bytes of the archive.
+    /// Bytes of the archive and its pages.
     pub fn bytes(&self) -> u64 {
-        self.hold.keeper.archive(self.hold.place).len() as u64
+        let keeper = &self.hold.keeper;
+        let pages = keeper.pages(self.hold.place).map_or(0, |(table, _)| table.bytes);
+        keeper.archive(self.hold.place).len() as u64 + pages
     }
 }
 

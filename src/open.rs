@@ -412,6 +412,7 @@ pub(crate) fn finish(
         engine.write_first_floor()?;
     }
     engine.uncover();
+    engine.learn_newest();
     Ok(engine)
 }
 

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::{error::OpenError, header::MAX_RING, session::MAX_ARCHIVE};
+use crate::{error::OpenError, header::MAX_RING, policy::Policy, session::MAX_ARCHIVE};
 
 /// When a snapshot reaches the disk. Whatever is chosen, it survives the process (`kill -9`
 /// included) from the moment `save` returns.
@@ -19,6 +19,17 @@ pub enum Durability {
     },
     /// Before `save` returns.
     Sync,
+}
+
+/// What [`Caretaker::capture`](crate::Caretaker::capture) does when captures are taken faster than they
+/// are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Behind {
+    /// It waits until enough has been written. The default.
+    Wait,
+    /// It answers [`SaveError::Behind`](crate::SaveError::Behind), at once, and nothing is captured.
+    Refuse,
 }
 
 /// How a ring is made and opened. Build one, then open a directory with it, or ask for a ring in
@@ -43,6 +54,9 @@ pub struct Options {
     pub(crate) max_depth: u32,
     pub(crate) allow_remote: bool,
     pub(crate) take_over: Option<Duration>,
+    pub(crate) captured: u64,
+    pub(crate) behind: Behind,
+    pub(crate) policy: Policy,
 }
 
 impl Default for Options {
@@ -56,6 +70,9 @@ impl Default for Options {
             max_depth: 512,
             allow_remote: false,
             take_over: None,
+            captured: 256 << 20,
+            behind: Behind::Wait,
+            policy: Policy::default(),
         }
     }
 }
@@ -134,6 +151,26 @@ impl Options {
     #[must_use]
     pub fn take_over(mut self, timeout: Duration) -> Options {
         self.take_over = Some(timeout);
+        self
+    }
+
+    /// The most bytes that captures may keep in memory beside the live state until they are written, and
+    /// what a capture does when they would be more: 256 MiB, and it waits.
+    ///
+    /// Counted are the pages that were copied because a capture had them when they were written to, by the
+    /// size of their items, without what those point at. What is written to after the last capture is
+    /// counted with the next: so one more copy of the state may come on top.
+    #[must_use]
+    pub fn capture_memory(mut self, bytes: u64, behind: Behind) -> Options {
+        (self.captured, self.behind) = (bytes, behind);
+        self
+    }
+
+    /// When all pages of a paged state are written anew, and when
+    /// [`Caretaker::capture_if_due`](crate::Caretaker::capture_if_due) captures.
+    #[must_use]
+    pub fn policy(mut self, policy: Policy) -> Options {
+        self.policy = policy;
         self
     }
 

@@ -76,7 +76,7 @@ fn checked<T: Snapshot, R>(
     aligned.extend_from_slice(bytes);
     let root =
         bytes.len().checked_sub(size_of::<T::Archived>()).ok_or("fewer bytes than a root")?;
-    let archived = checker::check::<T::Archived>(&aligned, root, depth)?;
+    let archived = checker::check::<T::Archived>(&aligned, root, depth, None)?;
     let mut thaw = Thaw::of(&Arc::new(Layout::of::<T>()));
     then(archived, &mut thaw)
 }

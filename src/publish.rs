@@ -12,6 +12,7 @@ use crate::{
     events::Event,
     header::{Floor, HINT_AT, Side, WAKE_AT},
     id::SnapshotId,
+    paging::Pages,
     record::{Extent, Kind, LABEL_AT, LABEL_LEN, Record, encode_label, seal_of},
     ring::{MAX_ID, Word},
     session::{Scratch, Written},
@@ -82,7 +83,8 @@ impl Engine {
         let number = n as u16;
         let place = &mut state.places[n];
         let born = clock::steady_millis() as i64;
-        *place = Place { born, run: place.run, ..Place::of(record, seal_of(&bytes)) };
+        let (run, table) = (place.run, place.table.take());
+        *place = Place { born, run, table, ..Place::of(record, seal_of(&bytes)) };
         self.ring.set_root(n, root_address);
         let seen = self.ring.head();
         if !seen.is_none() {
@@ -171,7 +173,7 @@ impl Engine {
                 break run;
             }
             // The archive is there: what has to leave for its layout's text leaves (P5).
-            if let Some(grown) = self.make_space(state, side, blocks, true)? {
+            if let Some(grown) = self.make_space(state, side, [blocks, 0], true)? {
                 state = grown;
             } else {
                 state = self.lock();
@@ -192,6 +194,7 @@ impl Engine {
     pub(crate) fn begin_move(&self) -> Option<Moving<'_>> {
         let me = current().id();
         let mut state = self.lock();
+        self.wait_for_captures(&mut state, 0);
         while let Some(mover) = state.mover {
             if mover == me {
                 return None;
@@ -337,12 +340,17 @@ impl<'a> Moving<'a> {
                 return Err(SaveError::Held { holders: engine.holders(&mut state, side) });
             }
         };
-        let run = state.places[target].run;
-        state.spaces[side.index()].extents.share(run);
+        let (run, pages) = (state.places[target].run, state.places[target].table.clone());
+        let extents = &mut state.spaces[side.index()].extents;
+        for run in pages.iter().flat_map(|table| &table.runs).map(|run| run.start).chain([run]) {
+            extents.share(run);
+        }
         let n = engine.number(side, index);
         state.places[n].state = Use::Making;
         state.making += 1;
-        Ok(Prospect::Reserved(Making { engine, side, index, run, blocks: 0, sealed: false }))
+        let lost = state.spaces[side.index()].lost;
+        let making = Making { engine, side, index, run, blocks: 0, lost, pages, sealed: false };
+        Ok(Prospect::Reserved(making))
     }
 }
 
@@ -356,14 +364,34 @@ impl Drop for Moving<'_> {
 impl Making<'_> {
     /// Seals and publishes an archive that lies at the start of the space.
     pub(crate) fn seal(
-        mut self,
+        self,
         contents: &Contents,
         root_address: usize,
+        pages: Option<Pages<'_>>,
         scratch: Scratch,
     ) -> Result<SnapshotId, SaveError> {
         let engine = self.engine;
-        let n = self.number();
         let mut state = engine.lock();
+        engine.wait_for_captures(&mut state, 0);
+        self.seal_in_turn(state, contents, root_address, pages, scratch)
+    }
+
+    /// The same, when it is its turn among captures.
+    pub(crate) fn seal_in_turn<'s>(
+        mut self,
+        state: MutexGuard<'s, State>,
+        contents: &Contents,
+        root_address: usize,
+        pages: Option<Pages<'_>>,
+        scratch: Scratch,
+    ) -> Result<SnapshotId, SaveError>
+    where
+        Self: 's,
+    {
+        // Let go of before what `pages` and `self` give back, whichever way this ends.
+        let mut state = state;
+        let engine = self.engine;
+        let n = self.number();
         if state.spaces[self.side.index()].schema.is_none() {
             state = engine.describe(state, self.side)?;
         }
@@ -374,14 +402,25 @@ impl Making<'_> {
         if blocks != self.blocks {
             state.spaces[self.side.index()].extents.shrink(self.run, blocks);
         }
-        let mut record = engine.record(&state, n, Kind::Full, id);
+        let shares = pages.as_ref().is_some_and(Pages::shares);
+        let kind = if shares { Kind::Incremental } else { Kind::Full };
+        let mut record = engine.record(&state, n, kind, id);
         record.depth = contents.depth;
         record.root_pos = contents.root_pos;
         record.root =
             Extent { offset: engine.run_at(self.run), len: contents.len, crc: contents.crc };
         record.written = contents.len;
         state.places[n].run = self.run;
+        if let Some(pages) = pages {
+            record.table = pages.table();
+            record.depth = record.depth.max(pages.depth);
+            record.written += pages.written;
+            state.places[n].table = Some(pages.sealed(&mut state, n, id));
+        }
+        state.cadence.wrote(record.written);
         engine.publish(&mut state, n, &record, root_address);
+        // A sync that failed meanwhile may have dropped bytes that were not its own (P5).
+        state.places[n].tainted = state.spaces[self.side.index()].lost != self.lost;
         state.counts.saves += 1;
         state.making -= 1;
         engine.settled.notify_all();
@@ -408,16 +447,20 @@ impl Making<'_> {
         record.depth = goal.depth;
         record.root = goal.root;
         record.root_pos = goal.root_pos;
+        record.table = goal.table.as_ref().map_or_else(Extent::default, |table| table.at);
         let (from, to) = (record.parent, SnapshotId::new(goal.id));
         // Its pages may look clean though a sync of them has failed.
         let tainted = goal.tainted && !goal.durable;
         let (redirty, found) = (goal.redirty, goal.found);
+        let named = goal.named;
         state.places[n].run = self.run;
+        state.places[n].table = self.pages.take();
         let root = engine.ring.root(target);
         engine.publish(&mut state, n, &record, root);
         state.places[n].redirty = redirty;
         state.places[n].tainted = tainted;
         state.places[n].found = found;
+        state.places[n].named = named;
         state.counts.rollbacks += 1;
         state.making -= 1;
         engine.settled.notify_all();

@@ -5,7 +5,7 @@
 //!
 //! Knows records and bytes. Making, mending and naming files is for `open.rs`.
 
-use std::sync::atomic::Ordering;
+use std::{ops::Range, sync::atomic::Ordering};
 
 use crate::{
     engine::{CheckFn, FLOOR_STEP, Place, Trust, Use},
@@ -22,6 +22,7 @@ use crate::{
         decode_label, had_left, has_left, is_label_of, seal_of,
     },
     ring::{MAX_ID, Word},
+    runs::{MAX_TABLE, Table},
     schema::Layout,
     session::MAX_ARCHIVE,
 };
@@ -156,7 +157,8 @@ impl Survey {
         for mut slot in twins {
             if let Some(taken) = taken {
                 let extents = &mut self.extents[slot.side.index()];
-                if claim(extents, &mut slot, data_at(ground.ring)).is_err() {
+                let Some(file) = ground.files[slot.side.index()] else { continue };
+                if claim(extents, file, &mut slot, data_at(ground.ring)).is_err() {
                     release(extents, &slot);
                     self.surplus.push(slot.number);
                 } else {
@@ -196,7 +198,7 @@ impl Survey {
         let passed = if self.snapshots.iter().any(|(_, p)| p.id == slot.record.id) {
             Err("another place holds the same id".to_owned())
         } else {
-            claim(extents, &mut slot, data_at(ground.ring))
+            claim(extents, file, &mut slot, data_at(ground.ring))
                 .and_then(|()| looks.look(ground, file, &mut slot, wholly))
         };
         if let Err(reason) = passed {
@@ -252,10 +254,7 @@ impl Survey {
                 continue;
             }
             let extents = &mut self.extents[usize::from(number) / slot_pages(ground.ring) as usize];
-            extents.release(place.run);
-            if let Some(run) = place.schema_run {
-                extents.release(run);
-            }
+            release_place(extents, &place);
             self.surplus.push(number);
         }
     }
@@ -317,10 +316,7 @@ impl Survey {
             }
             let (number, place) = self.snapshots.remove(at);
             let extents = &mut self.extents[usize::from(number) / slot_pages(ground.ring) as usize];
-            extents.release(place.run);
-            if let Some(run) = place.schema_run {
-                extents.release(run);
-            }
+            release_place(extents, &place);
             self.surplus.push(number);
         }
     }
@@ -341,7 +337,8 @@ pub(crate) fn tenants(
         }
         let Some(mut slot) = read_leased(ground, number) else { continue };
         let extents = &mut extents[slot.side.index()];
-        match claim(extents, &mut slot, data_at(ground.ring)) {
+        let Some(file) = ground.files[slot.side.index()] else { continue };
+        match claim(extents, file, &mut slot, data_at(ground.ring)) {
             Ok(()) => tenants.push((number, slot.place)),
             // Its reader has not believed it: what is believed is not written over.
             Err(_) => release(extents, &slot),
@@ -451,7 +448,12 @@ pub(crate) fn blocks_of(extent: Extent, first_data: u64) -> Result<std::ops::Ran
 }
 
 /// Claims a record's extents; newer records have claimed theirs.
-fn claim(extents: &mut Extents, slot: &mut Slot, first_data: u64) -> Result<(), String> {
+fn claim(
+    extents: &mut Extents,
+    file: &MappedFile,
+    slot: &mut Slot,
+    first_data: u64,
+) -> Result<(), String> {
     let root = slot.record.root;
     if root.len > MAX_ARCHIVE {
         return Err(format!("an archive of {} bytes", root.len));
@@ -480,7 +482,49 @@ fn claim(extents: &mut Extents, slot: &mut Slot, first_data: u64) -> Result<(), 
         }
         slot.place.schema_run = Some(run);
     }
+    if slot.record.table.len > 0 {
+        let mut table = read_table(file, slot, first_data)?;
+        for i in 0..table.runs.len() {
+            let run = table.runs[i];
+            if !extents.claim(run.start..run.start + run.blocks) {
+                // Those before it are given back with the rest.
+                table.runs.truncate(i);
+                slot.place.table = Some(table.into());
+                return Err(format!(
+                    "pages in {} blocks from block {} on lie outside the file or over a newer \
+                     snapshot's",
+                    run.blocks, run.start
+                ));
+            }
+        }
+        slot.place.table = Some(table.into());
+    }
     Ok(())
+}
+
+/// The table of a record with pages, if it is one.
+fn read_table(file: &MappedFile, slot: &Slot, first_data: u64) -> Result<Table, String> {
+    let (at, archive) = (slot.record.table, slot.record.root.len);
+    let end = at.offset.checked_add(at.len);
+    if at.offset < first_data || at.len > MAX_TABLE || end.is_none_or(|end| end > file.len()) {
+        return Err(format!("a table of pages ({} bytes at {})", at.len, at.offset));
+    }
+    file.check_extent(at)?;
+    let table = Table::decode(file.retained(at), at, archive, first_data)?;
+    // It is kept as long as they are.
+    let inside = |span: &Range<u64>| span.start <= at.offset && at.offset + at.len <= span.end;
+    if !table.spans(first_data).iter().any(inside) {
+        return Err(format!("a table of pages at {} in no run of its own", at.offset));
+    }
+    Ok(table)
+}
+
+/// Gives back what a place had claimed.
+fn release_place(extents: &mut Extents, place: &Place) {
+    let pages = place.table.iter().flat_map(|table| &table.runs);
+    for run in pages.map(|run| run.start).chain(place.schema_run).chain([place.run]) {
+        extents.release(run);
+    }
 }
 
 /// Gives back what a rejected slot had claimed.
@@ -488,7 +532,8 @@ fn release(extents: &mut Extents, slot: &Slot) {
     if slot.claimed {
         extents.release(slot.place.run);
     }
-    if let Some(run) = slot.place.schema_run {
+    let pages = slot.place.table.iter().flat_map(|table| &table.runs);
+    for run in pages.map(|run| run.start).chain(slot.place.schema_run) {
         extents.release(run);
     }
 }

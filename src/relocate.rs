@@ -140,7 +140,9 @@ impl Engine {
         let mut state = self.lock();
         let place = &state.places[old];
         let again = place.moved && self.ring.head().place() == old;
-        if !place.listed || !(place.tainted || place.redirty) || again {
+        // Pages are not copied: other snapshots share them, and the next one writes all of them anew.
+        let paged = place.table.is_some();
+        if !place.listed || !(place.tainted || place.redirty) || again || paged {
             return None;
         }
         let blocks = blocks_for(place.root.len);
@@ -213,7 +215,9 @@ impl Engine {
         state.making += 1;
         // R4: under the lock. Its bytes stay while they are copied.
         self.ring.hold(old);
-        let making = Making { engine: self, side, index, run, blocks, sealed: false };
+        let lost = state.spaces[side.index()].lost;
+        let making =
+            Making { engine: self, side, index, run, blocks, lost, pages: None, sealed: false };
         Some(Relocation { old, making, record, text, schema, sealed: false })
     }
 

@@ -85,7 +85,7 @@ pub(crate) fn restore<T: Snapshot>(memento: &Memento<T>, state: &mut T) -> Resul
     // an entry that is there twice: then a state restored in place would be a mixture (P5).
     if !layout.fallible && hold.is_ours() {
         let in_place = catch_unwind(AssertUnwindSafe(|| {
-            state.restore(memento.archived(), &mut Thaw::of(layout))
+            state.restore(memento.archived(), &mut Thaw::of(layout).named(hold.names_hold()))
         }));
         match in_place {
             Ok(Ok(())) => return Ok(()),
@@ -95,8 +95,9 @@ pub(crate) fn restore<T: Snapshot>(memento: &Memento<T>, state: &mut T) -> Resul
     }
     // The bytes were found, a wrapper may refuse, or user code has panicked: a new value aside, then
     // one swap.
-    let thawed =
-        catch_unwind(AssertUnwindSafe(|| T::thaw(memento.archived(), &mut Thaw::of(layout))));
+    let thawed = catch_unwind(AssertUnwindSafe(|| {
+        T::thaw(memento.archived(), &mut Thaw::of(layout).named(hold.names_hold()))
+    }));
     let mut fresh = match (thawed, touched) {
         (Ok(Ok(fresh)), _) => fresh,
         (Ok(Err(error)), None) => return Err(Unrestored::Thaw(error)),

@@ -10,10 +10,14 @@ use crate::{
     error::SaveError,
     events::Event,
     file::{BLOCK, MappedFile},
+    header::Side,
     id::SnapshotId,
     os,
+    paging::Pages,
     publish::Contents,
-    session::{Halted, MAX_ARCHIVE, Room, Session},
+    record::Extent,
+    scratch::Scratch,
+    session::{Halted, Later, MAX_ARCHIVE, Room, Session, Written},
     snapshot::Snapshot,
     space::Making,
 };
@@ -136,6 +140,13 @@ impl Room for Making<'_> {
     }
 }
 
+/// Puts references to its pages into an archive that will lie at `at`.
+fn refer(pages: &Pages<'_>, at: u64, archive: &mut [u8]) {
+    for (to, bytes) in pages.references(at) {
+        archive[to..to + bytes.len()].copy_from_slice(&bytes);
+    }
+}
+
 impl Engine {
     /// Archives `state`, seals it and makes it the head; and tells of the disk.
     pub(crate) fn save<T: Snapshot>(&self, state: &T) -> Result<SnapshotId, SaveError> {
@@ -193,19 +204,36 @@ impl Engine {
         // at least `cap` long, which nobody else uses. `room` outlives the session.
         let mut session = unsafe { Session::new(base, cap, fused, depth, scratch, room) };
         let outcome = session.run(state);
+        let later = session.take_later();
         let mut scratch = session.into_scratch();
-        let written = match outcome {
+        let finished = match outcome {
             Ok(written) if by_write => {
-                behind.write(&buffer[..written.len]).map(|()| written).map_err(Halted::Error)
+                let archive = &mut buffer[..written.len];
+                self.finish(making.side, at, archive, written, &later, &mut scratch)
+                    .and_then(|finished| {
+                        let archive = &buffer[..written.len];
+                        if later.is_empty() {
+                            behind.write(archive)?;
+                        } else {
+                            // What went ahead had no references yet; and somebody may have left.
+                            self.put(file, at, archive)?;
+                        }
+                        Ok(finished)
+                    })
+                    .map_err(Halted::Error)
             }
-            other => other,
+            Ok(written) if later.is_empty() => Ok((written, None)),
+            Ok(written) => self
+                .finish_in_place(making.side, at, written, &later, &mut scratch, false)
+                .map_err(Halted::Error),
+            Err(halted) => Err(halted),
         };
         scratch.buffer = buffer;
-        match written {
-            Ok(written) => {
+        match finished {
+            Ok((written, pages)) => {
                 file.stored(at, written.len as u64);
                 let root = there.addr().get() + written.root;
-                making.seal(&Contents::of(&written), root, scratch).map(Ok)
+                making.seal(&Contents::of(&written), root, pages, scratch).map(Ok)
             }
             Err(halted) => {
                 making.abandon(scratch);
@@ -218,6 +246,95 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// Whether the newest snapshot has pages.
+    fn has_pages(&self) -> bool {
+        let state = self.lock();
+        let newest = state.listed.front();
+        newest.is_some_and(|n| state.places[usize::from(*n)].table.is_some())
+    }
+
+    /// Archives `state` in the place that was taken for it, all but its pages. `Ok(Err(more))`: it takes
+    /// more room than there is.
+    #[expect(clippy::type_complexity, reason = "what a pause leaves, told once")]
+    pub(crate) fn archive_in_place<'e, T: Snapshot>(
+        &self,
+        state: &T,
+        mut making: Making<'e>,
+        last: u64,
+        scratch: Scratch,
+    ) -> Result<Result<(Making<'e>, Written, Vec<Later>, Scratch), u64>, SaveError> {
+        let (at, len) = making.span();
+        let base = making.file().at(at, len).as_ptr();
+        let (cap, depth) = (len.min(MAX_ARCHIVE) as usize, self.options.max_depth);
+        // Where there were pages last time the checksum is taken when their references are there.
+        let fused = last > FUSE_FROM && !self.has_pages();
+        // SAFETY: `len` touchable bytes (`at`), aligned to 4096, of blocks that were handed to this
+        // snapshot in the making alone; `making` outlives the session.
+        let mut session = unsafe { Session::new(base, cap, fused, depth, scratch, &mut making) };
+        let outcome = session.run(state);
+        let later = session.take_later();
+        let scratch = session.into_scratch();
+        match outcome {
+            Ok(written) => {
+                making.file().stored(at, written.len as u64);
+                Ok(Ok((making, written, later, scratch)))
+            }
+            Err(halted) => {
+                making.abandon(scratch);
+                match halted {
+                    Halted::Elsewhere(more) => {
+                        self.lock().counts.restarts += 1;
+                        Ok(Err(more))
+                    }
+                    Halted::Error(error) => Err(error),
+                }
+            }
+        }
+    }
+
+    /// Writes the pages that an archive refers to, and the references into it. The archive is in
+    /// memory, and will lie at `at`.
+    fn finish<'e>(
+        &'e self,
+        side: Side,
+        at: u64,
+        archive: &mut [u8],
+        mut written: Written,
+        later: &[Later],
+        scratch: &mut Scratch,
+    ) -> Result<(Written, Option<Pages<'e>>), SaveError> {
+        if later.is_empty() {
+            return Ok((written, None));
+        }
+        let mut pages = self.write_pages(side, later, scratch, false)?;
+        pages.settle(None)?;
+        refer(&pages, at, archive);
+        written.crc = crc32fast::hash(archive);
+        Ok((written, Some(pages)))
+    }
+
+    /// The same for an archive that is in its place already; by several threads, if `many` are
+    /// welcome.
+    pub(crate) fn finish_in_place<'e>(
+        &'e self,
+        side: Side,
+        at: u64,
+        mut written: Written,
+        later: &[Later],
+        scratch: &mut Scratch,
+        many: bool,
+    ) -> Result<(Written, Option<Pages<'e>>), SaveError> {
+        let mut pages = self.write_pages(side, later, scratch, many)?;
+        pages.settle(None)?;
+        let file = &self.files[side.index()];
+        for (to, bytes) in pages.references(at) {
+            file.write(at + to as u64, &bytes);
+        }
+        let archive = Extent { offset: at, len: written.len as u64, crc: 0 };
+        written.crc = crc32fast::hash(file.retained(archive));
+        Ok((written, Some(pages)))
     }
 
     /// Copies bytes to room that has been made for them: by a system call, where saves wait for the
@@ -262,6 +379,7 @@ impl Engine {
         };
         let depth = self.options.max_depth;
         let mut buffer = std::mem::take(&mut scratch.buffer);
+        let mut later;
         let mut cap = (last + last / 8).clamp(FUSE_FROM, MAX_ARCHIVE) as usize;
         let outcome = loop {
             if buffer.len() < cap {
@@ -274,6 +392,7 @@ impl Engine {
             // `fixed` outlives the session.
             let mut session = unsafe { Session::new(base, cap, fused, depth, scratch, &mut fixed) };
             let outcome = session.run(state);
+            later = session.take_later();
             scratch = session.into_scratch();
             match outcome {
                 Err(Halted::Elsewhere(more)) if more > most => break Err(Halted::Elsewhere(more)),
@@ -283,29 +402,57 @@ impl Engine {
                 other => break other,
             }
         };
-        let room = match outcome {
-            Ok(written) => {
-                self.make_room(written.len as u64).map(|room| (written, room)).map_err(Err)
-            }
-            Err(Halted::Error(error)) => Err(Err(error)),
-            Err(Halted::Elsewhere(more)) => Err(Ok(Err(more))),
-        };
-        let (written, making) = match room {
-            Ok((written, (making, _, _))) => (written, making),
-            Err(otherwise) => {
+        let written = match outcome {
+            Ok(written) => written,
+            Err(halted) => {
                 scratch.buffer = buffer;
                 self.lock().scratch.push(scratch);
-                return otherwise;
+                return match halted {
+                    Halted::Error(error) => Err(error),
+                    Halted::Elsewhere(more) => Ok(Err(more)),
+                };
             }
         };
-        let (file, (at, _)) = (making.file(), making.span());
-        let put = self.put(file, at, &buffer[..written.len]);
+        let archive = &mut buffer[..written.len];
+        let placed = self.place_aside(archive, written, &later, &mut scratch);
         scratch.buffer = buffer;
-        if let Err(error) = put {
-            making.abandon(scratch);
-            return Err(error);
+        match placed {
+            Ok((making, written, pages)) => {
+                let at = making.span().0;
+                let there = making.file().at(at, written.len as u64).addr().get();
+                making.seal(&Contents::of(&written), there + written.root, pages, scratch).map(Ok)
+            }
+            Err(error) => {
+                self.lock().scratch.push(scratch);
+                Err(error)
+            }
         }
-        let there = file.at(at, written.len as u64).addr().get();
-        making.seal(&Contents::of(&written), there + written.root, scratch).map(Ok)
+    }
+
+    /// Puts an archive that was made aside into its file, its pages first: nobody leaves for it before
+    /// all of it has been archived (P5).
+    fn place_aside<'e>(
+        &'e self,
+        archive: &mut [u8],
+        mut written: Written,
+        later: &[Later],
+        scratch: &mut Scratch,
+    ) -> Result<(Making<'e>, Written, Option<Pages<'e>>), SaveError> {
+        let (mut pages, mut more) = (None, None);
+        if !later.is_empty() {
+            let side = self.next_side();
+            let there = self.write_pages(side, later, scratch, false)?;
+            more = Some((side, there.need()));
+            pages = Some(there);
+        }
+        let (making, run) = self.make_room(written.len as u64, more)?;
+        let at = making.span().0;
+        if let Some(pages) = &mut pages {
+            pages.settle(run)?;
+            refer(pages, at, archive);
+            written.crc = crc32fast::hash(archive);
+        }
+        self.put(making.file(), at, archive)?;
+        Ok((making, written, pages))
     }
 }

@@ -9,13 +9,15 @@
 //!   alone until the session ends.
 //! - **S2** Bytes before `pos` are final once the next reservation starts: nothing is written
 //!   behind it. That is what lets the checksum run after the writer in windows.
-//! - **S3** Every byte before `pos` has been written by this session: padding is zeroed.
+//! - **S3** Every byte before `pos` has been written by this session, padding as zeros, but for the
+//!   references to pages that come later: those are as they were found, until the pages are there.
 
 use std::{
     alloc::Layout as MemLayout,
     any::TypeId,
     fmt,
     mem::{align_of, size_of},
+    ops::Range,
     ptr::{self, NonNull},
 };
 
@@ -28,6 +30,7 @@ use rkyv::{
 pub(crate) use crate::scratch::Scratch;
 use crate::{
     error::SaveError,
+    paged::stamp::Stamp,
     scratch::{Mark, Shared},
     snapshot::Snapshot,
 };
@@ -58,6 +61,36 @@ pub(crate) trait Room {
     }
 }
 
+/// Pages of one field, captured: what is left to do after the pause.
+pub(crate) trait Deferred: Send + Sync {
+    /// How many.
+    fn pages(&self) -> usize;
+
+    /// The name of a page's content.
+    fn stamp(&self, page: usize) -> Stamp;
+
+    /// The chunk of pages around this one, and its name: where that is known, the pages are.
+    fn chunk(&self, page: usize) -> (Range<usize>, Stamp);
+
+    /// Pages that were copied for their first write since the capture before, which has the originals,
+    /// and the bytes of their items.
+    fn copies(&self) -> (u64, u64);
+
+    /// Archives a page's items: what they point at, then they themselves side by side, which ends
+    /// the page's bytes.
+    fn archive(&self, page: usize, s: &mut Session) -> Result<(), Halt>;
+}
+
+/// Bytes of a reference to a page in an archive.
+pub(crate) const REF_LEN: usize = 32;
+
+/// A field whose pages come later: where its references lie, and what they refer to.
+pub(crate) struct Later {
+    pub(crate) refs: usize,
+    pub(crate) depth: u32,
+    pub(crate) field: Box<dyn Deferred>,
+}
+
 /// One archiving of one state. Handed to [`Snapshot::archive`]; users never make one.
 pub struct Session {
     base: *mut u8,
@@ -76,6 +109,7 @@ pub struct Session {
     empty: usize,
     scratch: Scratch,
     room: *mut dyn Room,
+    later: Vec<Later>,
     halted: Option<Halted>,
 }
 
@@ -94,6 +128,7 @@ pub(crate) struct Written {
     pub(crate) len: usize,
     /// Where the root starts.
     pub(crate) root: usize,
+    /// Not known yet where there are pages to come.
     pub(crate) crc: u32,
     pub(crate) depth: u32,
 }
@@ -131,16 +166,14 @@ impl Session {
             empty: 0,
             scratch,
             room,
+            later: Vec::new(),
             halted: None,
         }
     }
 
     /// Archives `state` and answers what was written.
     pub(crate) fn run<T: Snapshot>(&mut self, state: &T) -> Result<Written, Halted> {
-        let written = self.root(state).map_err(|Halt(())| {
-            self.halted.take().unwrap_or(Halted::Error(SaveError::TooDeep { max: self.max_depth }))
-        })?;
-        Ok(written)
+        self.root(state).map_err(|Halt(())| self.halted())
     }
 
     fn root<T: Snapshot>(&mut self, state: &T) -> Result<Written, Halt> {
@@ -150,9 +183,40 @@ impl Session {
         if self.deepest > self.max_depth {
             return Err(self.halt(SaveError::TooDeep { max: self.max_depth }));
         }
-        self.checksum();
+        if self.later.is_empty() {
+            self.checksum();
+        }
         let crc = std::mem::take(&mut self.crc).finalize();
         Ok(Written { len: self.pos, root, crc, depth: self.deepest })
+    }
+
+    /// Begins anew elsewhere, with the same lasting memory.
+    ///
+    /// # Safety
+    ///
+    /// `base` and `cap` are as [`new`](Self::new) wants them.
+    pub(crate) unsafe fn aim(&mut self, base: *mut u8, cap: usize) {
+        (self.base, self.cap, self.soft) = (base, cap, cap.min(self.window));
+        (self.pos, self.crc_at, self.empty) = (0, 0, 0);
+        self.halted = None;
+        self.scratch.clear();
+    }
+
+    /// The fields whose pages come later.
+    pub(crate) fn take_later(&mut self) -> Vec<Later> {
+        std::mem::take(&mut self.later)
+    }
+
+    /// Archives one page of a field: answers how long it is and the deepest pointer in it.
+    pub(crate) fn page(&mut self, later: &Later, page: usize) -> Result<(usize, u32), Halted> {
+        (self.depth, self.deepest) = (later.depth, later.depth);
+        later.field.archive(page, self).map_err(|Halt(())| self.halted())?;
+        Ok((self.pos, self.deepest))
+    }
+
+    fn halted(&mut self) -> Halted {
+        let deep = SaveError::TooDeep { max: self.max_depth };
+        self.halted.take().unwrap_or(Halted::Error(deep))
     }
 
     /// The lasting memory, for the next session.
@@ -416,7 +480,7 @@ impl Session {
 
     /// Refuses more elements than an archive can count, or than may be without bytes.
     #[inline]
-    fn count<A>(&mut self, len: usize) -> Result<(), Halt> {
+    pub(crate) fn count<A>(&mut self, len: usize) -> Result<(), Halt> {
         if size_of::<A>() == 0 {
             self.empty = self.empty.saturating_add(len);
             if self.empty > MAX_EMPTY_ITEMS {
@@ -508,6 +572,17 @@ impl Session {
     #[inline]
     pub(crate) fn release(&mut self, mark: Mark) {
         self.scratch.release(mark);
+    }
+
+    /// Leaves a field's pages for later: answers where references to them will lie. Nothing is written
+    /// there now: in a large state that would be most of the pause.
+    pub(crate) fn defer(&mut self, field: Box<dyn Deferred>) -> Result<usize, Halt> {
+        self.enter()?;
+        let bytes = field.pages() * REF_LEN;
+        let refs = self.reserve(bytes, 8)?;
+        self.later.push(Later { refs, depth: self.depth, field });
+        self.leave();
+        Ok(refs)
     }
 
     /// Takes an error that a `with` wrapper raised.

@@ -3,6 +3,8 @@
 //!
 //! Knows blocks and who retains what. What is written there is for `save.rs`.
 
+use std::sync::Arc;
+
 use crate::{
     clock,
     engine::{Engine, Place, State, Use, blocks_for},
@@ -14,6 +16,7 @@ use crate::{
     mutants::Mutant,
     record::{LABEL_AT, RECORD_LEN, encode_label},
     ring::Word,
+    runs::{Run, Table},
     session::Scratch,
     sync::MutexGuard,
     tenancy::PATIENCE,
@@ -26,8 +29,15 @@ pub(crate) struct Making<'a> {
     pub(crate) index: u16,
     pub(crate) run: u64,
     pub(crate) blocks: u64,
+    /// Syncs of the side that had failed when it began.
+    pub(crate) lost: u64,
+    /// Pages of another snapshot that it shares, all of them.
+    pub(crate) pages: Option<Arc<Table>>,
     pub(crate) sealed: bool,
 }
+
+/// Room, the length of the last snapshot, lasting memory, and a run for pages where one was asked for.
+type Found<'a> = (Making<'a>, u64, Scratch, Option<Run>);
 
 impl Engine {
     /// Takes a place, and room for `need` bytes (0: as many as the last snapshot had) with an
@@ -35,22 +45,48 @@ impl Engine {
     /// `None` where something would have to leave for it. Answers the length of the last snapshot,
     /// too.
     pub(crate) fn begin(&self, need: u64) -> Result<Option<(Making<'_>, u64, Scratch)>, SaveError> {
-        self.find_room(need, false)
+        Ok(self
+            .find_room(need, false, None)?
+            .map(|(making, last, scratch, _)| (making, last, scratch)))
     }
 
-    /// The same for an archive that is there, of `need` bytes: the oldest leave for it (P5).
-    pub(crate) fn make_room(&self, need: u64) -> Result<(Making<'_>, u64, Scratch), SaveError> {
-        match self.find_room(need.max(1), true)? {
-            Some(room) => Ok(room),
+    /// The same for an archive that is there, of `need` bytes, and for as many blocks of `pages` on
+    /// their side, which are answered as a run of their own: the oldest leave for them, where both
+    /// fit then (P5).
+    pub(crate) fn make_room(
+        &self,
+        need: u64,
+        pages: Option<(Side, u64)>,
+    ) -> Result<(Making<'_>, Option<Run>), SaveError> {
+        match self.find_room(need.max(1), true, pages)? {
+            Some((making, _, _, run)) => Ok((making, run)),
             None => unreachable!("only who may not evict is sent away"),
         }
+    }
+
+    /// Blocks that the layout's text is yet to take on a side.
+    pub(crate) fn text_blocks(&self, state: &State, side: Side) -> u64 {
+        let described = state.spaces[side.index()].schema.is_some();
+        if described { 0 } else { blocks_for(self.layout.text.len() as u64) }
+    }
+
+    /// The side opposite the newest snapshot.
+    fn side_for(&self, state: &State) -> Side {
+        let newest = state.listed.front();
+        newest.map_or(Side::A, |newest| self.side_of(usize::from(*newest)).other())
+    }
+
+    /// Where the next snapshot goes.
+    pub(crate) fn next_side(&self) -> Side {
+        self.side_for(&self.lock())
     }
 
     fn find_room(
         &self,
         need: u64,
         evict: bool,
-    ) -> Result<Option<(Making<'_>, u64, Scratch)>, SaveError> {
+        pages: Option<(Side, u64)>,
+    ) -> Result<Option<Found<'_>>, SaveError> {
         let mut state = self.lock();
         if state.ended {
             return Err(SaveError::HandedOver);
@@ -67,26 +103,23 @@ impl Engine {
         let need = if again { need } else { last };
         let least = if again { blocks_for(need) } else { 1 };
         let mut blocks = if evict { least } else { blocks_for(need + need / 8) };
+        let more = pages.map_or(0, |(_, blocks)| blocks);
         let (mut patience, mut flushed) = (PATIENCE, false);
-        let (side, run) = loop {
-            let side = match state.listed.front() {
-                Some(newest) => self.side_of(usize::from(*newest)).other(),
-                None => Side::A,
-            };
+        let (side, run, pages) = loop {
+            let side = pages.map_or_else(|| self.side_for(&state), |(side, _)| side);
             self.reclaim_in_turn(&mut state, side);
             // The layout's text goes there first where the side has none yet: room for both, lest
             // something leaves for nothing.
-            let described = state.spaces[side.index()].schema.is_some();
-            let text = if described { 0 } else { blocks_for(self.layout.text.len() as u64) };
+            let text = self.text_blocks(&state, side);
             if state.spaces[side.index()].free.is_empty() {
                 // Other threads' saves and rollbacks end soon: nothing need leave for their sake.
                 if self.is_making(&state, side) || self.is_moving(&state) {
-                    self.settled.wait(&mut state);
+                    self.await_progress(&mut state);
                 } else if !evict && self.can_evict(&mut state, side) {
                     return Ok(None);
-                } else if evict && !self.would_fit(&mut state, side, blocks + text) {
+                } else if evict && !self.would_fit(&mut state, side, [blocks + text, more]) {
                     // Who leaves for its slot page leaves for bytes that fit.
-                    match self.make_space(state, side, blocks + text, true)? {
+                    match self.make_space(state, side, [blocks + text, more], true)? {
                         Some(grown) => state = grown,
                         None => return Ok(None),
                     }
@@ -102,13 +135,19 @@ impl Engine {
             // A second try knows only that the first was too small: it goes where it can extend.
             let last = if again && !evict { extents.take_last(blocks) } else { None };
             if let Some(run) = last.or_else(|| extents.take(blocks)) {
-                break (side, run);
+                if more == 0 {
+                    break (side, run, None);
+                }
+                if let Some(start) = extents.take(more) {
+                    break (side, run, Some(Run { start, blocks: more }));
+                }
+                extents.release(run);
             }
             // What waits for its turn comes before growth.
             if self.reclaim(&mut state, side) {
                 continue;
             }
-            state = match self.make_space(state, side, blocks + text, evict) {
+            state = match self.make_space(state, side, [blocks + text, more], evict) {
                 Ok(Some(state)) => state,
                 Ok(None) => return Ok(None),
                 Err(error @ SaveError::NoSpace { .. }) => {
@@ -131,15 +170,17 @@ impl Engine {
         state.places[self.number(side, index)].state = Use::Making;
         state.making += 1;
         let scratch = state.scratch.pop().unwrap_or_default();
-        let making = Making { engine: self, side, index, run, blocks, sealed: false };
-        Ok(Some((making, last, scratch)))
+        let lost = state.spaces[side.index()].lost;
+        let making =
+            Making { engine: self, side, index, run, blocks, lost, pages: None, sealed: false };
+        Ok(Some((making, last, scratch, pages)))
     }
 
     /// Returns when one of the snapshots being made beside `place` has been made, or there is none.
     pub(crate) fn wait_for_a_place_beside(&self, place: usize) {
         let mut state = self.lock();
         if self.is_making(&state, self.side_of(place)) {
-            self.settled.wait(&mut state);
+            self.await_progress(&mut state);
         }
     }
 
@@ -150,22 +191,23 @@ impl Engine {
         state.places.iter().enumerate().any(making)
     }
 
-    /// Grows the file, or evicts, until `blocks` may fit: `None` where something would have to leave
+    /// Grows the file, or evicts, until runs of as many `blocks` may fit: `None` where something would have to leave
     /// and may not yet. The lock is let go while the file grows.
     pub(crate) fn make_space<'a>(
         &'a self,
         mut state: MutexGuard<'a, State>,
         side: Side,
-        blocks: u64,
+        runs: [u64; 2],
         evict: bool,
     ) -> Result<Option<MutexGuard<'a, State>>, SaveError> {
         let file = &self.files[side.index()];
         let extents = &state.spaces[side.index()].extents;
-        let end = self.run_at(extents.tail() + blocks);
+        let need: u64 = runs.iter().sum();
+        let end = self.run_at(extents.tail() + need);
         let mut refused = None;
         // Where it takes both, growing and leaving, the growing comes first: it may be refused.
-        let grows = end <= file.max()
-            || file.len() < file.max() && !self.would_fit(&mut state, side, blocks);
+        let grows =
+            end <= file.max() || file.len() < file.max() && !self.would_fit(&mut state, side, runs);
         if grows {
             let end = end.min(file.max());
             let to = (file.len() * 2).clamp(end, file.max());
@@ -178,7 +220,7 @@ impl Engine {
                 Err(error) => refused = Some(error),
             }
         }
-        if self.would_fit(&mut state, side, blocks) {
+        if self.would_fit(&mut state, side, runs) {
             if !evict {
                 return Ok(None);
             }
@@ -188,13 +230,7 @@ impl Engine {
         }
         let free = state.spaces[side.index()].extents.largest_gap() * BLOCK;
         let held = self.holders(&mut state, side);
-        Err(SaveError::NoSpace {
-            need: blocks * BLOCK,
-            free,
-            max: file.max(),
-            held,
-            source: refused,
-        })
+        Err(SaveError::NoSpace { need: need * BLOCK, free, max: file.max(), held, source: refused })
     }
 
     /// Whether a listed snapshot could be evicted for space: on this side, and nothing but the
@@ -210,16 +246,20 @@ impl Engine {
 
     /// Whether evicting all that may be evicted would make room: asked before the first one goes
     /// (P5).
-    fn would_fit(&self, state: &mut State, side: Side, blocks: u64) -> bool {
+    fn would_fit(&self, state: &mut State, side: Side, runs: [u64; 2]) -> bool {
         self.ask_for_leases(state);
         self.quieten(state);
         let mut trial = state.spaces[side.index()].extents.clone();
         for number in state.listed.iter().skip(2).copied() {
             if self.goes_at_once(state, side, number) {
-                trial.release(state.places[usize::from(number)].run);
+                let place = &state.places[usize::from(number)];
+                let pages = place.table.iter().flat_map(|table| &table.runs);
+                for run in pages.map(|run| run.start).chain([place.run]) {
+                    trial.release(run);
+                }
             }
         }
-        trial.take(blocks).is_some()
+        runs.into_iter().all(|blocks| blocks == 0 || trial.take(blocks).is_some())
     }
 
     /// Whether a listed snapshot's space would be free as soon as it left: nobody reads it, either.
@@ -424,15 +464,13 @@ impl Engine {
             self.unseal(state, n);
         }
         let side = self.side_of(n);
-        let (run, schema_run) = (state.places[n].run, state.places[n].schema_run);
-        let space = &mut state.spaces[side.index()];
-        space.extents.release(run);
-        if let Some(run) = schema_run {
-            space.extents.release(run);
-        }
+        let State { places, spaces, .. } = state;
+        let space = &mut spaces[side.index()];
+        space.release(&places[n]);
         space.free.push((n % self.slots()) as u16);
         state.places[n].state = Use::Free;
         state.places[n].label = None;
+        state.places[n].table = None;
     }
 
     /// Who keeps the places of a side.
@@ -550,6 +588,9 @@ impl Drop for Making<'_> {
         state.places[n].state = Use::Free;
         let space = &mut state.spaces[self.side.index()];
         space.extents.release(self.run);
+        for run in self.pages.iter().flat_map(|table| &table.runs) {
+            space.extents.release(run.start);
+        }
         space.free.push(self.index);
         self.engine.settled.notify_all();
     }

@@ -32,6 +32,7 @@ use crate::{
     os::{self, socket},
     record::Extent,
     recover::{Ground, Survey, blocks_of, survey},
+    runs::{Run, Table},
     schema::Layout,
     storage::{Storage, SystemFile},
     wire::{self, HeldPlace, Hello, Kind, Yours},
@@ -55,6 +56,14 @@ pub(crate) struct Opening<'a> {
     pub(crate) options: &'a Options,
     pub(crate) layout: Arc<Layout>,
     pub(crate) check: CheckFn,
+}
+
+/// A place that the predecessor reads and nothing lists: its blocks, claimed.
+struct Unlisted {
+    held: HeldPlace,
+    run: u64,
+    /// Of its pages.
+    runs: Vec<Run>,
 }
 
 /// Why it did not work this time.
@@ -371,7 +380,7 @@ impl Seen {
         let (floor, held) = (Some(floor), yours.held);
         let engine =
             finish(files, file_ids, ring_id, boot, options, storage, found, layout, check, floor)?;
-        engine.retain_unlisted(&unlisted);
+        engine.retain_unlisted(unlisted);
         *engine.handed.inherited.lock() = inherited;
         *engine.handed.memory_lock.lock() = memory.map(|(lock, _)| lock);
         let held = (!held.is_empty()).then_some((held, stream));
@@ -387,7 +396,7 @@ fn believe(
     files: &[MappedFile; 2],
     floor: u64,
     ring: u32,
-) -> Result<Vec<(HeldPlace, u64)>, Setback> {
+) -> Result<Vec<Unlisted>, Setback> {
     let no = |what: String| Err(Setback::Again(what));
     let newest = found.snapshots.first().map_or(0, |(_, place)| place.id);
     if newest != yours.head {
@@ -408,11 +417,16 @@ fn believe(
         place.label_dirty |= place.label.is_some();
     }
     let slots = slot_pages(ring);
-    let mut unlisted = Vec::new();
+    let mut unlisted: Vec<Unlisted> = Vec::new();
     for (i, held) in yours.held.iter().enumerate() {
-        let HeldPlace { number, id, offset, len } = *held;
-        let twice = yours.held[..i].iter().any(|other| other.number == number);
-        if u32::from(number) >= 2 * slots || twice {
+        let HeldPlace { number, id, offset, len, pages } = *held;
+        // Runs of its pages come after its archive.
+        let fits = if pages {
+            i > 0 && (yours.held[i - 1].number, yours.held[i - 1].id) == (number, id)
+        } else {
+            !yours.held[..i].iter().any(|other| other.number == number)
+        };
+        if u32::from(number) >= 2 * slots || !fits {
             return no(format!("there is no place {number}, or it is held twice"));
         }
         match found.snapshots.iter().find(|(n, _)| *n == number) {
@@ -425,11 +439,14 @@ fn believe(
             .ok()
             .filter(|_| files[side as usize].len() >= offset.saturating_add(len));
         let Some(blocks) = blocks else { return no(format!("{len} bytes at {offset} are held")) };
-        let run = blocks.start;
+        let run = Run { start: blocks.start, blocks: blocks.end - blocks.start };
         if !found.extents[side as usize].claim(blocks) {
             return no(format!("the {len} bytes held at {offset} are another snapshot's"));
         }
-        unlisted.push((*held, run));
+        match unlisted.last_mut() {
+            Some(place) if pages => place.runs.push(run),
+            _ => unlisted.push(Unlisted { held: *held, run: run.start, runs: Vec::new() }),
+        }
     }
     Ok(unlisted)
 }
@@ -437,21 +454,24 @@ fn believe(
 impl Engine {
     /// Places whose bytes the predecessor still reads, and which are not listed: they are freed when
     /// it lets go.
-    fn retain_unlisted(&self, unlisted: &[(HeldPlace, u64)]) {
+    fn retain_unlisted(&self, unlisted: Vec<Unlisted>) {
         let mut state = self.lock();
-        for (held, run) in unlisted {
+        for Unlisted { held, run, runs } in unlisted {
             let n = usize::from(held.number);
             if state.places[n].state != Use::Free {
                 // A reader in another process leases it too, and it has been taken in for that: one
                 // claim is enough.
-                state.spaces[n / self.slots()].extents.release(*run);
+                let extents = &mut state.spaces[n / self.slots()].extents;
+                extents.release(run);
+                runs.iter().for_each(|run| extents.release(run.start));
                 continue;
             }
             let (side, index) = (self.side_of(n), (n % self.slots()) as u16);
             state.spaces[side.index()].free.retain(|free| *free != index);
             let root = Extent { offset: held.offset, len: held.len, crc: 0 };
+            let table = (!runs.is_empty()).then(|| Arc::new(Table { runs, ..Table::default() }));
             state.places[n] =
-                Place { state: Use::Sealed, id: held.id, root, run: *run, ..Place::free() };
+                Place { state: Use::Sealed, id: held.id, root, run, table, ..Place::free() };
             state.limbo.push(held.number);
         }
     }

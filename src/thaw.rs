@@ -14,7 +14,7 @@ use std::{
 
 use rkyv::rancor::{BoxedError, Fallible};
 
-use crate::{schema::Layout, session::MAX_EMPTY_ITEMS};
+use crate::{paged::stamp::Stamp, schema::Layout, session::MAX_EMPTY_ITEMS};
 
 /// One thawing or restoring of one state. Handed to the derived code; users never make one.
 #[derive(Default)]
@@ -25,6 +25,8 @@ pub struct Thaw {
     pool: HashMap<(usize, TypeId), Box<dyn Any>>,
     /// Elements without archived bytes made so far.
     empty: usize,
+    /// What names the pages can be relied upon.
+    named: bool,
 }
 
 impl Thaw {
@@ -37,6 +39,17 @@ impl Thaw {
     pub(crate) fn of(layout: &Arc<Layout>) -> Thaw {
         let layout = (!layout.carriers.is_empty()).then(|| layout.clone());
         Thaw { layout, ..Thaw::default() }
+    }
+
+    /// The same, from bytes whose pages keep their names, or do not.
+    pub(crate) fn named(self, named: bool) -> Thaw {
+        Thaw { named, ..self }
+    }
+
+    /// The name of a page that is thawed: the archived one, under which it is known to be in its file; a
+    /// new one where two contents might be found under one name.
+    pub(crate) fn stamp(&self, archived: Stamp) -> Stamp {
+        if self.named { archived } else { Stamp::next() }
     }
 
     /// Whether a `T` holds a skipped field anywhere inside: then its elements cannot simply be

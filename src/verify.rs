@@ -3,6 +3,7 @@
 //! The only file that hands out a place's bytes as a slice.
 
 use crate::{
+    checker::{Bytes, Seen, Sources},
     engine::{Engine, Place, Trust},
     error::MementoError,
     events::Event,
@@ -28,22 +29,52 @@ impl MappedFile {
     }
 }
 
+impl Bytes for MappedFile {
+    fn bytes(&self, extent: Extent) -> Result<&[u8], String> {
+        let end = extent.offset.checked_add(extent.len);
+        if end.is_none_or(|end| end > self.len()) {
+            return Err(format!("{} bytes at {} lie outside the file", extent.len, extent.offset));
+        }
+        Ok(self.retained(extent))
+    }
+}
+
 /// Checks a place's archive: its checksum and, of the engine's own layout, every byte of it.
 /// Answers the root's address.
 pub(crate) fn check_place(
     file: &MappedFile,
     place: &Place,
     check: crate::engine::CheckFn,
+    first_data: u64,
+    seen: &mut Seen,
 ) -> Result<usize, String> {
     // Ahead of the checksum, which would fault them in one by one; it goes on without.
     _ = file.populate(place.root.offset, place.root.len.max(1), false);
     file.check_extent(place.root)?;
     let bytes = file.retained(place.root);
-    check(bytes, place.root_pos as usize, place.depth)?;
+    let mut pages = place
+        .table
+        .as_ref()
+        .map(|table| Sources::new(file, place.root.offset, table.spans(first_data), seen));
+    check(bytes, place.root_pos as usize, place.depth, pages.as_mut())?;
     Ok(bytes.as_ptr().addr() + place.root_pos as usize)
 }
 
 impl Engine {
+    /// What opening has found newest, and checked, may be resumed: its pages keep their names.
+    pub(crate) fn learn_newest(&self) {
+        let newest = {
+            let state = self.lock();
+            let newest = state.listed.front().map(|n| usize::from(*n));
+            newest.filter(|n| matches!(state.places[*n].trust, Trust::Checked))
+        };
+        if let Some(n) = newest
+            && self.learn(n)
+        {
+            self.lock().places[n].named = true;
+        }
+    }
+
     /// Makes sure that place `n`, which the caller holds or has just seen listed as `id`, can be
     /// believed; checks it if nobody has.
     pub(crate) fn believe(&self, n: usize, id: u64) -> Result<(), MementoError> {
@@ -64,12 +95,19 @@ impl Engine {
             }
         };
         let file = self.file_of(n);
-        let found = check_place(file, &place, self.check);
+        let found = {
+            let mut seen = self.seen.lock();
+            let seen = &mut seen[self.side_of(n).index()];
+            check_place(file, &place, self.check, self.data_at(), seen)
+        };
         let mut state = self.lock();
         match found {
             Ok(root) => {
                 state.places[n].trust = Trust::Checked;
                 self.ring.set_root(n, root);
+                drop(state);
+                // Held by the caller.
+                self.learn(n);
                 Ok(())
             }
             Err(what) => {

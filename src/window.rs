@@ -77,10 +77,10 @@ impl Window {
         Ok(len)
     }
 
-    /// The address of bytes that may be touched.
-    fn at(&self, offset: u64, len: u64) -> Result<NonNull<u8>, String> {
+    /// The address of bytes that may be touched, in a mapping that reaches to `reach` at least.
+    fn at(&self, offset: u64, len: u64, reach: u64) -> Result<NonNull<u8>, String> {
         let outside = || format!("{len} bytes at {offset} lie outside the file");
-        let end = offset.checked_add(len).ok_or_else(outside)?;
+        let end = offset.checked_add(len).ok_or_else(outside)?.max(reach);
         if end > self.len(end).map_err(|e| e.to_string())? {
             return Err(outside());
         }
@@ -174,7 +174,13 @@ impl Window {
     /// The bytes of an extent that is leased while the slice is used, and whose record was believed
     /// under that lease; the reason where they lie outside the file.
     pub(crate) fn leased(&self, extent: Extent) -> Result<&[u8], String> {
-        let at = self.at(extent.offset, extent.len)?;
+        self.leased_within(extent, 0)
+    }
+
+    /// The same, in a mapping that reaches to `reach` at least: all bytes that are asked for with the
+    /// same one lie as far from each other in memory as in the file.
+    pub(crate) fn leased_within(&self, extent: Extent, reach: u64) -> Result<&[u8], String> {
+        let at = self.at(extent.offset, extent.len, reach)?;
         // SAFETY: `len` bytes that may be touched, by `at`, alive as long as `self`. They do not
         // change: P1, since every caller leases them, and nobody but the caretaker writes the files
         // (the promise made at `Reader::open`).

@@ -167,6 +167,8 @@ pub(crate) struct HeldPlace {
     pub(crate) id: u64,
     pub(crate) offset: u64,
     pub(crate) len: u64,
+    /// A run of its pages, not its archive.
+    pub(crate) pages: bool,
 }
 
 /// [`Kind::Yours`].
@@ -195,6 +197,7 @@ impl Yours {
             put(row, 8, held.offset.to_le_bytes());
             put(row, 16, held.len.to_le_bytes());
             put(row, 24, held.number.to_le_bytes());
+            row[26] = held.pages.into();
         }
         body
     }
@@ -208,6 +211,7 @@ impl Yours {
             id: u64::from_le_bytes(get(row, 0)),
             offset: u64::from_le_bytes(get(row, 8)),
             len: u64::from_le_bytes(get(row, 16)),
+            pages: row[26] == 1,
         });
         Ok(Yours {
             next: u64::from_le_bytes(get(body, 0)),

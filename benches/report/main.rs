@@ -4,6 +4,8 @@
 
 mod machine;
 mod measured;
+mod mmo;
+mod mmo_plots;
 mod plot;
 mod sections;
 mod tables;
@@ -15,7 +17,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use snapring_bench::results::{self, Heap, Paired};
+use snapring_bench::results::{self, Heap, Mmo, Paired};
 
 const BEGIN: &str = "<!-- written by hand: begin -->";
 const END: &str = "<!-- written by hand: end -->";
@@ -36,7 +38,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let groups = measured::groups()?;
     let paired: Paired = results::read("paired").unwrap_or_default();
     let heaps: Vec<Heap> = results::read("heap").unwrap_or_default();
-    if groups.is_empty() && paired.sets.is_empty() {
+    let mmo: Mmo = results::read("mmo").unwrap_or_default();
+    let mut promised = paired.clone();
+    promised.sets.extend(mmo.sets.iter().cloned());
+    if groups.is_empty() && promised.sets.is_empty() {
         return Err("nothing was measured yet: scripts/bench.sh does".into());
     }
 
@@ -44,18 +49,22 @@ fn main() -> Result<(), Box<dyn Error>> {
     writeln!(page, "# Benchmarks\n")?;
     writeln!(page, "{}", machine::about(root))?;
     write!(page, "{BEGIN}{}{END}\n\n", by_hand(&old))?;
-    tables::targets(&mut page, &paired, &groups, &heaps)?;
+    tables::targets(&mut page, &promised, &groups, &heaps, &mmo.parts)?;
     tables::crowd(&mut page, &paired.crowd)?;
     tables::heap(&mut page, &heaps)?;
     sections::durable(&mut page, &paired.sets)?;
     sections::pauses(&mut page, &paired.pauses)?;
     sections::resumed(&mut page, &paired.sets)?;
     sections::elsewhere(&mut page, &paired)?;
+    mmo::captures(&mut page, &mmo)?;
+    mmo::workloads(&mut page, &mmo.workloads)?;
     let plots = Path::new(env!("CARGO_MANIFEST_DIR")).join("plots");
     fs::create_dir_all(&plots)?;
     plot::saves(&plots.join("save.svg"), &groups)?;
     plot::durable(&plots.join("durable.svg"), &paired.sets)?;
-    plot::ratios(&plots.join("ratios.svg"), &paired)?;
+    plot::ratios(&plots.join("ratios.svg"), &promised)?;
+    mmo_plots::by_share(&plots.join("stall_by_share.svg"), &mmo.by_share)?;
+    mmo_plots::by_size(&plots.join("stall_by_size.svg"), &mmo.by_size)?;
     tables::groups(&mut page, &groups)?;
     tables::sets(&mut page, &paired.sets)?;
     fs::write(&file, page)?;

@@ -2,12 +2,12 @@
 
 use std::fmt::{self, Write as _};
 
-use snapring_bench::results::{Crowd, Heap, Pair, Paired, Set};
+use snapring_bench::results::{Crowd, Heap, Pair, Paired, Part, Set};
 
 use crate::{measured::Group, sections::beside_a_busy_writer};
 
 /// What snapring must reach, by number.
-const TARGETS: [(u8, &str); 14] = [
+const TARGETS: [(u8, &str); 23] = [
     (1, "save small, on tmpfs, beside mmap-sync's `write_raw` of as many ready bytes"),
     (2, "save 36 bytes, on tmpfs, beside mmap-sync's typed write of the same value"),
     (3, "save room over a ring of 16, beside the limit over as many destinations"),
@@ -22,6 +22,15 @@ const TARGETS: [(u8, &str); 14] = [
     (12, "save so that it is on the disk, on ext4, beside the peers doing so with the same value"),
     (13, "from `kill -9` to the world live again in another process, beside decoding it there"),
     (14, "read one field of the newest value from another process"),
+    (15, "capture 64 MiB in pages: how long the call takes, waking its thread included"),
+    (16, "capture 1 GiB in pages, one page in a hundred written: the same"),
+    (17, "the same beside cloning the state, and beside `fork`, its child gone at once"),
+    (18, "what a capture adds to its thread, copies of pages included, beside one plain copy"),
+    (19, "a vector in pages beside `Vec`, nothing captured"),
+    (20, "bytes written with one page in a hundred written, of all bytes of the snapshot"),
+    (21, "roll back one page in a hundred beside thawing everything"),
+    (22, "memory beside the state while captures run, one page in a hundred written, of the state"),
+    (23, "from a capture to its publication, all pages written, beside a save of the same"),
 ];
 
 /// The row that the others of a group are measured against, and its column where it has but one.
@@ -74,11 +83,12 @@ pub(crate) fn targets(
     paired: &Paired,
     groups: &[Group],
     heaps: &[Heap],
+    parts: &[Part],
 ) -> fmt::Result {
     writeln!(page, "## What it must reach\n")?;
     writeln!(
         page,
-        "Row and reference ran by turns, round after round in one process (`benches/paired/`): the \
+        "Row and reference ran by turns, round after round in one process (`benches/paired/`, `benches/mmo/`): the \
          ratio is that of the two medians, the brackets hold the middle half of the rounds' own \
          ratios. The last column is the same ratio from criterion's rows, which ran one after the \
          other.\n"
@@ -105,6 +115,13 @@ pub(crate) fn targets(
                 }
             }
             14 => beside_a_busy_writer(page, &paired.elsewhere)?,
+            20 | 22 => {
+                for Part { name, value, most, .. } in parts.iter().filter(|p| p.target == number) {
+                    let [value, most] = [value, most].map(|part| part * 100.0);
+                    let reached = answer(value <= most);
+                    writeln!(page, "| | {name} | | {value:.2} % | | {most} % | {reached} | |")?;
+                }
+            }
             _ => {}
         }
     }

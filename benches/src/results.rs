@@ -140,6 +140,123 @@ pub struct Heap {
     pub largest: u64,
 }
 
+/// A part of something that must stay small: bytes or memory.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Part {
+    /// Which promise it is about.
+    pub target: u8,
+    /// What it is a part of, and how it was counted.
+    pub name: String,
+    /// The part: 1 is the whole.
+    pub value: f64,
+    /// The most that it may be.
+    pub most: f64,
+}
+
+impl Part {
+    /// A part, and the most it may be.
+    pub fn new(target: u8, name: String, value: f64, most: f64) -> Part {
+        println!("    {name}: {value:.4}, at most {most}");
+        Part { target, name, value, most }
+    }
+}
+
+/// A point of a plot.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Point {
+    /// The line that it is on.
+    pub line: String,
+    /// Where: per cent or MiB.
+    pub x: f64,
+    /// Median nanoseconds.
+    pub y: f64,
+}
+
+/// One way to checkpoint a workload.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Way {
+    /// What it is called.
+    pub name: String,
+    /// Ticks counted.
+    pub ticks: u64,
+    /// Checkpoints that came to their end meanwhile.
+    pub checkpoints: u64,
+    /// Median nanoseconds that a tick took beyond one without checkpoints.
+    pub p50: f64,
+    /// One tick in a hundred took longer.
+    pub p99: f64,
+    /// The longest.
+    pub longest: f64,
+    /// Median nanoseconds of a checkpoint, from the tick to its end.
+    pub checkpoint: f64,
+    /// Nanoseconds from what was left to a live state.
+    pub recovery: f64,
+    /// Mean bytes of a checkpoint.
+    pub bytes: f64,
+}
+
+/// A workload of the literature, or one like it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Workload {
+    /// What it is called.
+    pub name: String,
+    /// What it does.
+    pub about: String,
+    /// The ways to checkpoint it.
+    pub ways: Vec<Way>,
+}
+
+/// What `mmo` writes.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Mmo {
+    /// Sets of rows.
+    pub sets: Vec<Set>,
+    /// What held up the thread that changes the state.
+    pub pauses: Vec<Pause>,
+    /// Bytes and memory.
+    pub parts: Vec<Part>,
+    /// Workloads.
+    pub workloads: Vec<Workload>,
+    /// By the share of pages written.
+    pub by_share: Vec<Point>,
+    /// By the size of the state.
+    pub by_size: Vec<Point>,
+}
+
+impl Mmo {
+    /// Puts a set in place of an earlier one of its name.
+    pub fn put(&mut self, set: Set) {
+        self.sets.retain(|other| other.name != set.name);
+        self.sets.push(set);
+    }
+
+    /// Puts a part in place of an earlier one of its name.
+    pub fn part(&mut self, part: Part) {
+        self.parts.retain(|other| (other.target, &other.name) != (part.target, &part.name));
+        self.parts.push(part);
+    }
+
+    /// Puts what held up a thread in place of an earlier one of its name.
+    pub fn pause(&mut self, pause: Pause) {
+        self.pauses.retain(|other| other.name != pause.name);
+        self.pauses.push(pause);
+    }
+
+    /// Puts a workload in place of an earlier one of its name.
+    pub fn workload(&mut self, workload: Workload) {
+        self.workloads.retain(|other| other.name != workload.name);
+        self.workloads.push(workload);
+    }
+}
+
+impl Point {
+    /// Puts it among others, in place of an earlier one.
+    pub fn put(self, points: &mut Vec<Point>) {
+        points.retain(|other| other.line != self.line || other.x != self.x);
+        points.push(self);
+    }
+}
+
 fn path(name: &str) -> PathBuf {
     target().join("snapring-bench").join(format!("{name}.json"))
 }

@@ -19,11 +19,11 @@ use crate::{
     channel::Channel,
     view::{self, Row},
     wire::{Down, LONGEST_DOWN, Up},
-    world::{fraction, mix},
+    world::mix,
 };
 
-/// A bot sends its units elsewhere once in so many ticks.
-const RESTLESS: u64 = 60;
+/// A bot sends its units elsewhere once in so many ticks; between, they stand.
+const RESTLESS: u64 = 400;
 
 /// Threads that look after the bots, and how long each rests between two rounds.
 const THREADS: u32 = 4;
@@ -37,8 +37,6 @@ const CALLS: u32 = 8;
 /// their word.
 struct Shared {
     port: u16,
-    /// Length of the map's sides.
-    size: f32,
     stop: AtomicBool,
     bytes: AtomicU64,
     connections: AtomicU64,
@@ -54,11 +52,10 @@ pub(crate) struct Bots {
 }
 
 impl Bots {
-    pub(crate) fn start(count: u32, port: u16, size: f32) -> io::Result<Bots> {
+    pub(crate) fn start(count: u32, port: u16) -> io::Result<Bots> {
         let zeros = || (0..count).map(|_| AtomicU64::new(0)).collect();
         let shared = Arc::new(Shared {
             port,
-            size,
             stop: AtomicBool::new(false),
             bytes: AtomicU64::new(0),
             connections: AtomicU64::new(0),
@@ -161,11 +158,13 @@ impl Bot {
             Down::Delta { tick, changed, gone } => {
                 gone.iter().for_each(|id| _ = self.view.remove(id));
                 self.view.extend(changed.into_iter().map(|row| (row.id, row)));
-                if tick % RESTLESS == u64::from(self.player) % RESTLESS {
-                    let somewhere = |axis: u64| {
-                        fraction(mix(tick, u64::from(self.player) << 1 | axis)) * shared.size
-                    };
-                    Up::Move { x: somewhere(0), y: somewhere(1) }.put(out);
+                let mine = mix(0, self.player.into());
+                if tick % RESTLESS == mine % RESTLESS {
+                    let anyone = mix(tick, mine) as usize % self.view.len().max(1);
+                    if let Some(row) = self.view.values().nth(anyone) {
+                        let [x, y] = row.place();
+                        Up::Move { x, y }.put(out);
+                    }
                 }
             }
             Down::Ask { number } => {

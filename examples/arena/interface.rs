@@ -5,12 +5,12 @@
 //! No type of Rust's own layout crosses, and no panic: a set of rules catches its own and says so in
 //! a [`Status`].
 
-use std::mem::offset_of;
+use std::{ffi::c_void, mem::offset_of};
 
 use crate::world::{Unit, mix};
 
 /// The version of this interface. Raised with every change to this file.
-pub(crate) const INTERFACE: u32 = 3;
+pub(crate) const INTERFACE: u32 = 4;
 
 /// The one function a set of rules exports: `extern "C" fn() -> *const Table`.
 pub(crate) const ENTRANCE: &str = "arena_rules";
@@ -47,10 +47,25 @@ pub(crate) type Call = unsafe extern "C" fn(*const Field, *mut Words) -> Status;
 pub(crate) struct Field {
     pub(crate) tick: u64,
     pub(crate) size: f32,
-    pub(crate) units: *mut Unit,
-    pub(crate) units_len: usize,
+    pub(crate) units: Pages,
     pub(crate) seats: *mut Seat,
     pub(crate) seats_len: usize,
+}
+
+/// The units, which stay with the server and are seen a page at a time.
+///
+/// Two functions, since the server must know what is written: a page that was only read is shared with
+/// the snapshots that have it, and costs the next one nothing. Both answer where page `p` starts, or
+/// null where there is none; all pages have `page_len` units, but the last the rest. What `page`
+/// answers holds until `page_mut` is called, what `page_mut` answers until either is, and none of it
+/// longer than the call into the rules.
+#[repr(C)]
+pub(crate) struct Pages {
+    pub(crate) host: *mut c_void,
+    pub(crate) len: usize,
+    pub(crate) page_len: usize,
+    pub(crate) page: unsafe extern "C" fn(*mut c_void, usize) -> *const Unit,
+    pub(crate) page_mut: unsafe extern "C" fn(*mut c_void, usize) -> *mut Unit,
 }
 
 /// A player, as the rules see one.

@@ -46,7 +46,7 @@ A live server on loopback TCP, its clients, and five sets of rules, three of whi
 cargo run --release --example arena -- [OPTIONS]
 
   --players N    clients, each a connection of its own   (300)
-  --units N      units in the world                      (6000)
+  --units N      units in the world                      (20000)
   --seconds N    how long the play takes, from 5         (18)
   --dir PATH     where to keep the world and the rules   (a new one, removed at the end)
                  a world that is there already is gone on with
@@ -90,7 +90,7 @@ fn main() -> ExitCode {
 fn task() -> Result<Task, lexopt::Error> {
     use lexopt::prelude::*;
 
-    let (mut players, mut units, mut seconds, mut port) = (300, 6000, 18, 0);
+    let (mut players, mut units, mut seconds, mut port) = (300, 20000, 18, 0);
     let (mut dir, mut serve): (Option<PathBuf>, _) = (None, false);
     let mut line = lexopt::Parser::from_env();
     while let Some(word) = line.next()? {

@@ -64,8 +64,6 @@ news! {
         /// The last server here had closed its files.
         clean: bool,
         units: usize,
-        /// Length of the map's sides.
-        size: f32,
         rules: u32,
     }
 
@@ -75,10 +73,18 @@ news! {
         head: u64,
         /// All work of the tick, in us.
         took: u64,
-        /// `save` alone, in us.
-        save: u64,
-        /// Bytes of the snapshot.
+        /// `capture` alone, which is all that the tick stands still for its snapshot, in ns.
+        pause: u64,
+        /// From its start until the snapshot was seen to be published, with the making of views between,
+        /// in ns.
+        published: u64,
+        /// Writing all of the state instead, in ns; 0 where it was not tried in this tick.
+        whole: u64,
+        /// Bytes of the snapshot, and how many were written for it rather than shared.
         bytes: u64,
+        wrote: u64,
+        /// The share of its pages that was written.
+        dirty: f64,
         /// Bytes written for snapshots since the server's start.
         written: u64,
         /// Bytes of both files.

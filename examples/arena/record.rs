@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::{
     news::{Census, Loaded, Tick, Undone},
     server::BUDGET,
-    timeline::{Timeline, bytes, ms},
+    timeline::{Timeline, bytes, ms, us},
 };
 
 /// A kill and what came after.
@@ -47,6 +47,15 @@ pub(crate) struct Record {
     pub(crate) ticks: Vec<Duration>,
     pub(crate) longest: (Duration, u64),
     pub(crate) last: Option<Tick>,
+    /// The pause of every tick's capture, the time until it was published, and what saves of
+    /// everything took.
+    pub(crate) pauses: Vec<Duration>,
+    pub(crate) published: Vec<Duration>,
+    pub(crate) wholes: Vec<Duration>,
+    /// Bytes of all captures, how many of them were written, and the sum of the shares of pages.
+    pub(crate) captured: u64,
+    pub(crate) wrote: u64,
+    pub(crate) dirty: f64,
     /// Written by servers that are gone.
     pub(crate) written_before: u64,
     pub(crate) saves_before: u64,
@@ -74,6 +83,14 @@ impl Record {
             self.longest = (took, tick.tick);
         }
         self.last = Some(tick.clone());
+        self.pauses.push(Duration::from_nanos(tick.pause));
+        self.published.push(Duration::from_nanos(tick.published));
+        if tick.whole > 0 {
+            self.wholes.push(Duration::from_nanos(tick.whole));
+        }
+        self.captured += tick.bytes;
+        self.wrote += tick.wrote;
+        self.dirty += tick.dirty;
     }
 
     pub(crate) fn census(&mut self, census: &Census) {
@@ -96,6 +113,8 @@ impl Record {
             ("rollbacks", self.rollbacks()),
             ("time to restored", self.restored()),
             ("longest tick", self.longest_tick()),
+            ("pauses", self.pauses()),
+            ("captures", self.captures()),
             ("killed", self.killed()),
             ("up again", self.up_again()),
             ("bytes", self.bytes()),
@@ -152,23 +171,43 @@ impl Record {
     }
 
     fn longest_tick(&self) -> (bool, String) {
-        let mut ticks = self.ticks.clone();
-        ticks.sort_unstable();
-        let at = |part: f64| {
-            let last = ticks.len().saturating_sub(1);
-            ticks.get((last as f64 * part) as usize).copied().unwrap_or_default()
-        };
+        let at = |part| part_of(&self.ticks, part);
         let text = format!(
             "{} (tick {}); median {}, p99 {}, in {} ticks; there are {}",
             ms(self.longest.0),
             self.longest.1,
             ms(at(0.5)),
             ms(at(0.99)),
-            ticks.len(),
+            self.ticks.len(),
             ms(BUDGET),
         );
         // One tick may wait for the machine; the run of them must not.
-        (!ticks.is_empty() && at(0.5) < BUDGET, text)
+        (!self.ticks.is_empty() && at(0.5) < BUDGET, text)
+    }
+
+    fn pauses(&self) -> (bool, String) {
+        let (pause, whole) = (part_of(&self.pauses, 0.5), part_of(&self.wholes, 0.5));
+        let text = format!(
+            "median {} for a tick's capture, p99 {}, published within {}; a save of all pages takes {}",
+            us(pause),
+            us(part_of(&self.pauses, 0.99)),
+            ms(part_of(&self.published, 0.5)),
+            us(whole),
+        );
+        (!self.pauses.is_empty() && pause < BUDGET / 20, text)
+    }
+
+    /// What stands still is shared: it is written once for each side of the ring.
+    fn captures(&self) -> (bool, String) {
+        let of_all = |part: f64| 100.0 * part / self.pauses.len().max(1) as f64;
+        let share = 100.0 * self.wrote as f64 / self.captured.max(1) as f64;
+        let text = format!(
+            "{:.1} % of pages written, on average; {} of {} ({share:.1} %), the rest is shared",
+            of_all(self.dirty),
+            bytes(self.wrote),
+            bytes(self.captured),
+        );
+        (self.wrote > 0 && self.wrote < self.captured, text)
     }
 
     fn killed(&self) -> (bool, String) {
@@ -236,4 +275,12 @@ impl Record {
         );
         (held, text)
     }
+}
+
+/// The value below which such a part of all is.
+fn part_of(times: &[Duration], part: f64) -> Duration {
+    let mut times = times.to_vec();
+    times.sort_unstable();
+    let last = times.len().saturating_sub(1);
+    times.get((last as f64 * part) as usize).copied().unwrap_or_default()
 }

@@ -3,14 +3,20 @@
 //! Libraries are never unloaded: a thread may still have work of theirs to do when it ends, and a
 //! few hundred kilobytes are a small price.
 
-use std::{fmt, path::Path, ptr::NonNull};
+use std::{
+    ffi::c_void,
+    fmt,
+    path::Path,
+    ptr::{self, NonNull},
+};
 
 use libloading::Library;
+use snapring::PagedVec;
 
 use crate::{
     gate::{self, Refusal},
-    interface::{Call, ENTRANCE, Field, Seat, Status, Table, Words},
-    world::Arena,
+    interface::{Call, ENTRANCE, Field, Pages, Seat, Status, Table, Words},
+    world::{Arena, Unit},
 };
 
 /// A set of rules that has been let in.
@@ -105,14 +111,19 @@ fn call(function: Call, arena: &mut Arena) -> Result<(), Failure> {
     let field = Field {
         tick: arena.tick,
         size: arena.size,
-        units: arena.units.as_mut_ptr(),
-        units_len: arena.units.len(),
+        units: Pages {
+            len: arena.units.len(),
+            page_len: arena.units.page_len(),
+            host: (&raw mut arena.units).cast(),
+            page,
+            page_mut,
+        },
         seats: seats.as_mut_ptr(),
         seats_len: seats.len(),
     };
     let mut words = Words::none();
-    // SAFETY: the rules have passed the gate, so that they mean the same by these rows; rows and
-    // words are valid, and nobody else's, for as long as the call lasts.
+    // SAFETY: the rules have passed the gate, so that they mean the same by these rows; rows, words
+    // and the host of the pages are valid, and nobody else's, for as long as the call lasts.
     let status = unsafe { function(&field, &mut words) };
     arena.scores.extend(seats.iter().map(|seat| (seat.player, seat.points)));
     match status {
@@ -121,4 +132,26 @@ fn call(function: Call, arena: &mut Arena) -> Result<(), Failure> {
         Status::FAILED => Err(Failure::Reported(words.text())),
         Status(other) => Err(Failure::Reported(format!("unknown status {other}"))),
     }
+}
+
+/// A page to be read.
+///
+/// # Safety
+///
+/// `host` is that of [`Pages`], during the call that it was made for, and no page is being written.
+unsafe extern "C" fn page(host: *mut c_void, p: usize) -> *const Unit {
+    // SAFETY: the host is the arena's units, which nobody else has; so says the caller.
+    let units = unsafe { &*host.cast::<PagedVec<Unit>>() };
+    if p < units.pages() { units.page(p).as_ptr() } else { ptr::null() }
+}
+
+/// A page to be written: it is copied first if a snapshot on its way has it.
+///
+/// # Safety
+///
+/// As [`page`]; and no page is being read.
+unsafe extern "C" fn page_mut(host: *mut c_void, p: usize) -> *mut Unit {
+    // SAFETY: the host is the arena's units, which nobody else has; so says the caller.
+    let units = unsafe { &mut *host.cast::<PagedVec<Unit>>() };
+    if p < units.pages() { units.page_mut(p).as_mut_ptr() } else { ptr::null_mut() }
 }

@@ -85,7 +85,7 @@ pub(crate) fn play(options: Options) -> Outcome<bool> {
     timeline.blank();
     timeline.heading();
 
-    let bots = Bots::start(options.players, ready.port, ready.size)?;
+    let bots = Bots::start(options.players, ready.port)?;
     let record =
         Record { players: options.players as usize, units: ready.units, ..Record::default() };
     let mut play = Play { options, dir, timeline, server, bots, record, pulse: Vec::new() };
@@ -138,7 +138,7 @@ struct Play {
     bots: Bots,
     record: Record,
     /// Ticks that have not been shown.
-    pulse: Vec<Duration>,
+    pulse: Vec<Tick>,
 }
 
 impl Play {
@@ -206,7 +206,7 @@ impl Play {
         match news {
             News::Tick(tick) => {
                 self.record.tick(tick);
-                self.pulse.push(Duration::from_micros(tick.took));
+                self.pulse.push(tick.clone());
                 if self.pulse.len() >= RATE as usize {
                     self.show_pulse(tick);
                 }
@@ -218,14 +218,16 @@ impl Play {
 
     /// A second of ticks.
     fn show_pulse(&mut self, tick: &Tick) {
-        let took = std::mem::take(&mut self.pulse);
-        let mean = took.iter().sum::<Duration>() / took.len().max(1) as u32;
+        let ticks = std::mem::take(&mut self.pulse);
+        let took: Vec<Duration> = ticks.iter().map(|t| Duration::from_micros(t.took)).collect();
+        let mean = |of: fn(&Tick) -> f64| ticks.iter().map(of).sum::<f64>() / ticks.len() as f64;
         let text = format!(
-            "{} a tick   #{} is {}, saved in {}",
-            ms(mean),
-            tick.head,
+            "{} a tick, {} of it pause   {:.0} % of {} of #{} written",
+            ms(Duration::from_secs_f64(mean(|t| t.took as f64) / 1e6)),
+            ms(Duration::from_secs_f64(mean(|t| t.pause as f64) / 1e9)),
+            100.0 * mean(|t| t.wrote as f64 / t.bytes.max(1) as f64),
             bytes(tick.bytes),
-            ms(Duration::from_micros(tick.save)),
+            tick.head,
         );
         self.timeline.pulse(tick.tick, &took, text);
     }

@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use snapring::{Caretaker, GuardError, Memento, SnapshotId};
+use snapring::{Caretaker, Entry, GuardError, Memento, Options, Policy, SnapshotId};
 
 use crate::{
     census::Censuses,
@@ -49,6 +49,8 @@ struct Server {
     config: Config,
     arena: Arena,
     caretaker: Caretaker<Arena>,
+    /// A ring beside, for comparison: it writes every page of every snapshot.
+    whole: Caretaker<Arena>,
     /// The newest tick on record.
     published: SnapshotId,
     rules: Option<Rules>,
@@ -115,11 +117,16 @@ fn micros(time: Duration) -> u64 {
     time.as_micros() as u64
 }
 
+fn nanos(time: Duration) -> u64 {
+    time.as_nanos() as u64
+}
+
 impl Server {
     /// Opens the world, or makes one; puts the rules in charge that it names.
     fn open(config: Config) -> Result<Server, Box<dyn Error>> {
         // SAFETY: the directory is this example's own, and only its server writes there.
         let caretaker = unsafe { Caretaker::<Arena>::open(&config.world) }?;
+        let whole = Options::new().ring(2).policy(Policy::Preset { dirty: 0, versions: 0 });
         let arena = match caretaker.resume()? {
             Some(arena) => arena,
             None => Arena::new(config.units, config.players),
@@ -139,6 +146,7 @@ impl Server {
             config,
             arena,
             caretaker,
+            whole: whole.in_memory()?,
             published,
             rules,
             before: None,
@@ -158,7 +166,6 @@ impl Server {
             rejected: recovery.rejected.len(),
             clean: recovery.clean,
             units: self.arena.units.len(),
-            size: self.arena.size,
             rules: self.arena.rules,
         });
     }
@@ -263,24 +270,33 @@ impl Server {
             self.arena.rules = self.rules.map_or(0, Rules::number);
         }
 
-        let saving = Instant::now();
-        self.published = self.caretaker.save(&self.arena)?;
-        let save = saving.elapsed();
-        if self.arena.tick.is_multiple_of(RATE.into()) {
-            self.show();
+        let pausing = Instant::now();
+        let pending = self.caretaker.capture(&self.arena)?;
+        let pause = pausing.elapsed();
+        // The snapshot is written while the views are made; they are sent when it is published.
+        self.show();
+        self.published = pending.wait()?;
+        let published = pausing.elapsed();
+        let once_a_second = self.arena.tick.is_multiple_of(RATE.into());
+        if once_a_second {
             self.census("steady");
-        } else {
-            self.show();
         }
         self.flush();
+        let took = start.elapsed();
 
-        let stats = self.caretaker.stats();
+        let whole = if once_a_second { self.save_whole()? } else { Duration::ZERO };
+        let (stats, history) = (self.caretaker.stats(), self.caretaker.history());
+        let newest = history.first();
         tell(Tick {
             tick: self.arena.tick,
             head: self.published.get(),
-            took: micros(start.elapsed()),
-            save: micros(save),
-            bytes: self.caretaker.latest().map_or(0, |memento| memento.bytes()),
+            took: micros(took),
+            pause: nanos(pause),
+            published: nanos(published),
+            whole: nanos(whole),
+            bytes: newest.map_or(0, Entry::bytes),
+            wrote: newest.map_or(0, Entry::written_bytes),
+            dirty: stats.dirty,
             written: stats.written_bytes,
             files: stats.file_bytes,
             saves: stats.saves,
@@ -288,6 +304,13 @@ impl Server {
             durable: stats.durable.map_or(0, SnapshotId::get),
         });
         Ok(())
+    }
+
+    /// What a tick would take that wrote all of the state: tried on the ring beside.
+    fn save_whole(&self) -> Result<Duration, Box<dyn Error>> {
+        let saving = Instant::now();
+        self.whole.save(&self.arena)?;
+        Ok(saving.elapsed())
     }
 
     /// A change has failed and the state is back: proves it, and tells everyone.

@@ -143,6 +143,11 @@ pub(crate) fn ms(time: Duration) -> String {
     if ms < 1.0 { format!("{ms:.2} ms") } else { format!("{ms:.1} ms") }
 }
 
+/// A short time in microseconds.
+pub(crate) fn us(time: Duration) -> String {
+    format!("{:.0} us", time.as_secs_f64() * 1e6)
+}
+
 /// A number of bytes.
 pub(crate) fn bytes(n: u64) -> String {
     match n {

@@ -2,6 +2,8 @@
 //! What a client sees of the world: the units in its eye's cell of the map and the eight around it,
 //! in whole numbers.
 
+use snapring::PagedVec;
+
 use crate::world::{CELL, Unit, mix};
 
 /// Steps of a coordinate for each unit of length.
@@ -28,6 +30,11 @@ impl Row {
         }
     }
 
+    /// Where it is on the map, about.
+    pub(crate) fn place(self) -> [f32; 2] {
+        [self.x, self.y].map(|at| f32::from(at) / STEPS)
+    }
+
     fn hash(self) -> u64 {
         let place = u64::from(self.x) << 16 | u64::from(self.y);
         mix(u64::from(self.id) << 32 | place, u64::from(self.hp) << 16 | u64::from(self.kind))
@@ -49,7 +56,7 @@ pub(crate) struct Grid {
 }
 
 impl Grid {
-    pub(crate) fn of(units: &[Unit], size: f32) -> Grid {
+    pub(crate) fn of(units: &PagedVec<Unit>, size: f32) -> Grid {
         let across = (size / CELL).ceil().max(1.0) as usize;
         let mut grid =
             Grid { across, starts: vec![0; across * across + 1], members: vec![0; units.len()] };
@@ -80,7 +87,7 @@ impl Grid {
     /// What the eye sees, in no particular order.
     pub(crate) fn around<'a>(
         &'a self,
-        units: &'a [Unit],
+        units: &'a PagedVec<Unit>,
         eye: u32,
     ) -> impl Iterator<Item = Row> + 'a {
         let (x, y) = units

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Something that is archived side by side with others of its kind, and sorted by its key.
-pub(super) trait Item: Copy {
+pub(crate) trait Item: Copy {
     type Key: Snapshot;
     type Archived;
     type Resolver;
@@ -105,7 +105,7 @@ impl<I: Item> Row<I> {
 }
 
 /// Archives `items` side by side as they come; answers the position of the first.
-pub(super) fn archive_as_is<I: Item>(
+pub(crate) fn archive_as_is<I: Item>(
     s: &mut Session,
     items: impl ExactSizeIterator<Item = I> + Clone,
 ) -> Result<usize, Halt> {
@@ -189,7 +189,7 @@ pub(super) fn archive_sorted<I: Item>(
 }
 
 /// The canonical order of two maps or sets: that of their archives. Cold: sorts both.
-pub(super) fn canonical_sorted<I: Item>(
+pub(crate) fn canonical_sorted<I: Item>(
     a: impl Iterator<Item = I>,
     b: impl Iterator<Item = I>,
 ) -> Ordering {

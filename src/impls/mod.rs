@@ -2,17 +2,17 @@
 
 pub(crate) mod array;
 mod choice;
-mod entries;
+pub(crate) mod entries;
 mod foreign;
 pub(crate) mod hashed;
 mod map;
 mod number;
 mod pointer;
 mod range;
-mod sequence;
+pub(crate) mod sequence;
 mod set;
 mod shared;
-mod text;
+pub(crate) mod text;
 mod tuple;
 pub(crate) mod unsorted;
 mod wrapper;

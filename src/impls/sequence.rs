@@ -1,6 +1,6 @@
 //! `Vec`, boxed slices, `VecDeque`: one run of elements behind a pointer.
 
-use std::{cmp::Ordering, collections::VecDeque, mem::size_of};
+use std::{cmp::Ordering, collections::VecDeque, mem::size_of, ptr};
 
 use rkyv::{
     Place,
@@ -34,9 +34,9 @@ pub(crate) fn canonical_runs<'a, T: Snapshot>(
 /// The canonical order between a live run and an archived one.
 pub(crate) fn cmp_archived_runs<'a, T: Snapshot>(
     mut live: impl Iterator<Item = &'a T>,
-    archived: &[T::Archived],
+    archived: impl IntoIterator<Item = &'a T::Archived>,
 ) -> Ordering {
-    let mut archived = archived.iter();
+    let mut archived = archived.into_iter();
     loop {
         match (live.next(), archived.next()) {
             (Some(x), Some(y)) => match x.cmp_archived(y) {
@@ -92,9 +92,29 @@ fn fill_plain<T: Snapshot>(items: &mut Vec<T>, a: &[T::Archived]) {
     items.reserve(a.len());
     // SAFETY: PLAIN: as many bytes, valid in the same way; `reserve` made room; plain values have
     // nothing to drop.
-    unsafe { std::ptr::copy_nonoverlapping(a.as_ptr().cast::<T>(), items.as_mut_ptr(), a.len()) };
+    unsafe { ptr::copy_nonoverlapping(a.as_ptr().cast::<T>(), items.as_mut_ptr(), a.len()) };
     // SAFETY: exactly these have just been written.
     unsafe { items.set_len(a.len()) };
+}
+
+/// Makes `items` what as many archived ones say, each by its position.
+pub(crate) fn restore_in_place<T: Snapshot>(
+    items: &mut [T],
+    a: &[T::Archived],
+    t: &mut Thaw,
+) -> Result<(), ThawError> {
+    assert_eq!(items.len(), a.len());
+    if T::PLAIN {
+        const { assert!(!T::PLAIN || size_of::<T>() == size_of::<T::Archived>()) };
+        // SAFETY: PLAIN: as many bytes, valid in the same way, and nothing to drop; an archive and
+        // live items do not overlap.
+        unsafe { ptr::copy_nonoverlapping(a.as_ptr().cast::<T>(), items.as_mut_ptr(), a.len()) };
+        return Ok(());
+    }
+    for (item, a) in items.iter_mut().zip(a) {
+        item.restore(a, t)?;
+    }
+    Ok(())
 }
 
 pub(crate) fn restore_vec<T: Snapshot>(
@@ -152,8 +172,24 @@ pub(crate) fn adopt_by_id<T: Snapshot>(fresh: &mut [T], old: &mut [T], t: &mut T
     if !T::HAS_ID || !t.carries_skips::<T>() {
         return;
     }
-    let mut order: Vec<usize> = (0..old.len()).collect();
-    order.sort_by(|x, y| old[*x].cmp_id(&old[*y]));
+    let order = order_by_id(old);
+    adopt_in_order(fresh, old, &order, t);
+}
+
+/// The order of elements by their ids.
+pub(crate) fn order_by_id<T: Snapshot>(items: &[T]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..items.len()).collect();
+    order.sort_by(|x, y| items[*x].cmp_id(&items[*y]));
+    order
+}
+
+/// As [`adopt_by_id`], where the order of `old` is known.
+pub(crate) fn adopt_in_order<T: Snapshot>(
+    fresh: &mut [T],
+    old: &mut [T],
+    order: &[usize],
+    t: &mut Thaw,
+) {
     for item in fresh {
         if let Ok(found) = order.binary_search_by(|i| old[*i].cmp_id(item)) {
             item.adopt(&mut old[order[found]], t);
@@ -193,7 +229,7 @@ unsafe impl<T: Snapshot> Snapshot for Vec<T> {
         run_key(self.iter())
     }
     fn cmp_archived(&self, a: &Self::Archived) -> Ordering {
-        cmp_archived_runs(self.iter(), a)
+        cmp_archived_runs(self.iter(), a.iter())
     }
     fn schema(s: &mut Schema) -> Shape {
         s.node::<Self>(|s| {
@@ -238,7 +274,7 @@ unsafe impl<T: Snapshot> Snapshot for Box<[T]> {
         run_key(self.iter())
     }
     fn cmp_archived(&self, a: &Self::Archived) -> Ordering {
-        cmp_archived_runs(self.iter(), a)
+        cmp_archived_runs(self.iter(), a.iter())
     }
     fn schema(s: &mut Schema) -> Shape {
         s.node::<Self>(|s| {
@@ -288,7 +324,7 @@ unsafe impl<T: Snapshot> Snapshot for VecDeque<T> {
         run_key(self.iter())
     }
     fn cmp_archived(&self, a: &Self::Archived) -> Ordering {
-        cmp_archived_runs(self.iter(), a)
+        cmp_archived_runs(self.iter(), a.iter())
     }
     fn schema(s: &mut Schema) -> Shape {
         s.node::<Self>(|s| {

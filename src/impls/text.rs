@@ -48,7 +48,7 @@ fn resolve_str(text: &str, pos: usize, out: Place<ArchivedString>) {
 
 /// The first eight bytes, so that comparing keys begins to compare texts.
 #[inline]
-fn text_key(text: &str) -> u64 {
+pub(crate) fn text_key(text: &str) -> u64 {
     let bytes = text.as_bytes();
     match bytes.first_chunk() {
         Some(first) => u64::from_be_bytes(*first),

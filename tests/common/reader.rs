@@ -1,7 +1,7 @@
 //! A reader written from SNAPSHOT_FORMAT.md alone: it finds the newest whole snapshot of a directory,
 //! compares its checksums, and shows the state by the layout text beside it.
 
-use std::{fmt::Write as _, fs, path::Path};
+use std::{fmt::Write as _, fs, ops::Range, path::Path};
 
 use super::{
     document::table,
@@ -89,6 +89,40 @@ impl File {
         let bytes = self.bytes.get(at..at.checked_add(len)?)?;
         (at >= start && at % 4096 == 0 && crc32(bytes) == part("crc") as u32).then_some(bytes)
     }
+
+    /// The runs of a record's pages; `None` where its table does not fit.
+    fn runs(&self, record: &[u8]) -> Option<Vec<Range<usize>>> {
+        let part = |p: &str| field(record, "record", &format!("table {p}")) as usize;
+        let (at, len) = (part("offset"), part("len"));
+        if len == 0 {
+            return Some(Vec::new());
+        }
+        let bytes = self.bytes.get(at..at.checked_add(len)?)?;
+        let head = table("table of pages").size();
+        let [fields, runs] =
+            ["fields", "runs"].map(|name| field(bytes, "table of pages", name) as usize);
+        let arrays = table("reference array").size() * fields;
+        let fits = len == head + arrays + table("run").size() * runs
+            && at.is_multiple_of(64)
+            && crc32(bytes) == part("crc") as u32;
+        let archive = field(record, "record", "root len");
+        let mut from = 0;
+        for array in bytes[head..head + arrays].chunks(16) {
+            let [refs, pages] = ["refs", "pages"].map(|n| field(array, "reference array", n));
+            assert!(refs >= from, "arrays follow each other");
+            from = refs + pages * table("page reference").size() as u64;
+        }
+        assert!(from <= archive, "arrays lie in the archive");
+        let runs = bytes[head + arrays..].chunks(16).map(|run| {
+            let [offset, len] = ["offset", "len"].map(|n| field(run, "run", n) as usize);
+            offset..offset + len
+        });
+        let runs: Vec<_> = runs.collect();
+        assert!(runs.is_sorted_by(|a, b| a.end <= b.start), "runs follow each other");
+        assert!(runs.iter().all(|run| run.start % 4096 == 0 && run.len() % 4096 == 0));
+        let inside = runs.iter().any(|run| run.start <= at && at + len <= run.end);
+        (fits && inside).then_some(runs)
+    }
 }
 
 /// The newest whole snapshot of a directory, in words: its id and its state.
@@ -105,11 +139,14 @@ pub(crate) fn newest(dir: &Path) -> Option<(u64, String)> {
         let text = std::str::from_utf8(file.extent(record, "schema")?).ok()?;
         let fingerprint = xxhash_rust::xxh3::xxh3_128(text.as_bytes()).to_le_bytes();
         assert_eq!(bytes_of(record, "record", "layout"), fingerprint);
-        let layout = Layout::parse(text)?;
+        let mut layout = Layout::parse(text)?;
+        layout.runs = file.runs(record)?;
         let root = field(record, "record", "root pos") as usize;
         assert_eq!(root + layout.nodes[0].size, archive.len(), "the root ends the archive");
         let mut out = String::new();
-        layout.show(archive, 0, root, &mut out);
+        // Positions count from the start of the file: all offsets are the same there.
+        let at = field(record, "record", "root offset") as usize + root;
+        layout.show(&file.bytes, 0, at, &mut out);
         Some((field(record, "record", "id"), out))
     })
 }
@@ -130,6 +167,8 @@ struct Node {
 
 struct Layout {
     nodes: Vec<Node>,
+    /// Where pages may be.
+    runs: Vec<Range<usize>>,
 }
 
 impl Layout {
@@ -152,7 +191,7 @@ impl Layout {
             let parts = parts.collect::<Option<_>>()?;
             Some(Node { kind, name, size: size.parse().ok()?, align: align.parse().ok()?, parts })
         });
-        Some(Layout { nodes: nodes.collect::<Option<_>>()? })
+        Some(Layout { nodes: nodes.collect::<Option<_>>()?, runs: Vec::new() })
     }
 
     /// Several parts, with commas.
@@ -178,6 +217,34 @@ impl Layout {
             out.push_str(if i > 0 { ", " } else { "" });
             item(start + i * stride, out);
         }
+    }
+
+    /// Where in an entry its value is, and from one entry to the next.
+    fn entry(&self, [key, value]: [usize; 2]) -> (usize, usize) {
+        let [key, value] = [key, value].map(|node| &self.nodes[node]);
+        let value_at = key.size.next_multiple_of(value.align);
+        (value_at, (value_at + value.size).next_multiple_of(key.align.max(value.align)))
+    }
+
+    /// Where each item of a paged field is, at `at`, of `size` bytes each.
+    fn paged(&self, file: &[u8], at: usize, size: usize) -> Vec<usize> {
+        let part = |name| field(&file[at..], "paged field", name) as usize;
+        let (pages, page_len, len) = (part("pages"), part("page len"), part("len"));
+        assert_eq!(pages, len.div_ceil(page_len));
+        let reference = table("page reference").size();
+        let refs = follow(file, at);
+        let mut items = Vec::new();
+        for page in 0..pages {
+            let here = refs + page * reference;
+            let part = |name| field(&file[here..], "page reference", name);
+            let start = here.wrapping_add_signed(part("at") as i64 as isize);
+            let end = start + part("len") as usize;
+            assert!(start.is_multiple_of(64) && part("crc") == u64::from(crc32(&file[start..end])));
+            assert!(self.runs.iter().any(|run| run.start <= start && end <= run.end));
+            let count = page_len.min(len - page * page_len);
+            items.extend((0..count).map(|i| end - (count - i) * size));
+        }
+        items
     }
 
     /// The value of node `n` at `at`, in words.
@@ -212,10 +279,31 @@ impl Layout {
                 });
                 out.push(']');
             }
+            "pagedvec" => {
+                out.push('[');
+                for (i, at) in self.paged(archive, at, size_of(0)).into_iter().enumerate() {
+                    out.push_str(if i > 0 { ", " } else { "" });
+                    self.show(archive, inner(0), at, out);
+                }
+                out.push(']');
+            }
+            "pagedmap" => {
+                let (value_at, stride) = self.entry([inner(0), inner(1)]);
+                // A leaf is as a map is, of eight bytes.
+                let leaves = self.paged(archive, at, 8);
+                out.push('{');
+                self.run(archive, at + table("paged field").size(), 4, out, |order, out| {
+                    let leaf = leaves[number(archive, order, 4) as usize];
+                    self.run(archive, leaf, stride, out, |at, out| {
+                        self.show(archive, inner(0), at, out);
+                        out.push_str(" => ");
+                        self.show(archive, inner(1), at + value_at, out);
+                    });
+                });
+                out.push('}');
+            }
             "map" | "entries" => {
-                let aligns = [0, 1].map(|i| self.nodes[inner(i)].align);
-                let value_at = size_of(0).next_multiple_of(aligns[1]);
-                let stride = (value_at + size_of(1)).next_multiple_of(aligns[0].max(aligns[1]));
+                let (value_at, stride) = self.entry([inner(0), inner(1)]);
                 out.push('{');
                 self.run(archive, at, stride, out, |at, out| {
                     self.show(archive, inner(0), at, out);

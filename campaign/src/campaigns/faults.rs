@@ -39,13 +39,14 @@ fn run(run: &mut Run) -> Result<(), String> {
         let call = CALLS[kind % CALLS.len()];
         let errno = if (kind / CALLS.len()).is_multiple_of(2) { libc::EIO } else { libc::ENOSPC };
         let for_ever = kind / CALLS.len() / 2 % 2 == 1;
+        let paged = (seed + seed / (4 * CALLS.len() as u64)).is_multiple_of(2);
         for after in 0.. {
-            let failed = simulator::fail(seed, Fault { call, after, errno, for_ever });
+            let failed = simulator::fail(seed, Fault { call, after, errno, for_ever }, paged);
             cuts += failed.cuts;
             if let Err(wrong) = failed.outcome {
                 all.failures.push(format!(
-                    "seed {seed}: call {after} of {call:?} fails with {errno}, for ever: {for_ever}: \
-                     {wrong}"
+                    "seed {seed}: call {after} of {call:?} fails with {errno}, for ever: {for_ever}, \
+                     paged: {paged}: {wrong}"
                 ));
             }
             if !failed.hit {

@@ -7,7 +7,7 @@ use super::Campaign;
 use crate::{
     parallel::{Outcome, by_turns},
     run::Run,
-    simulator::{self, Damage, Rot},
+    simulator::{self, Damage, Originator, Paged, Plain, Rot},
 };
 
 pub(crate) static CAMPAIGN: Campaign = Campaign {
@@ -33,18 +33,22 @@ fn run(run: &mut Run) -> Result<(), String> {
     let every_bit = run.count >= 1_000_000;
     by_turns(run, u64::MAX, if every_bit { 1 } else { 16 }, |seed| {
         let mut all = Outcome::default();
-        match Rot::new(seed) {
-            Ok(mut rot) => damage(seed, &mut rot, every_bit, &mut all),
-            Err(wrong) => all.failures.push(format!("seed {seed}: {wrong}")),
+        let outcome = if seed.is_multiple_of(2) {
+            Rot::<Plain>::new(seed).map(|mut rot| damage(seed, &mut rot, every_bit, &mut all))
+        } else {
+            Rot::<Paged>::new(seed).map(|mut rot| damage(seed, &mut rot, every_bit, &mut all))
+        };
+        if let Err(wrong) = outcome {
+            all.failures.push(format!("seed {seed}: {wrong}"));
         }
         all
     });
     Ok(())
 }
 
-fn damage(seed: u64, rot: &mut Rot, every_bit: bool, all: &mut Outcome) {
+fn damage<T: Originator>(seed: u64, rot: &mut Rot<T>, every_bit: bool, all: &mut Outcome) {
     let mut random = Random::new(seed);
-    let mut suffer = |rot: &mut Rot, damage: Damage, open: bool| {
+    let mut suffer = |rot: &mut Rot<T>, damage: Damage, open: bool| {
         all.tried += 1;
         if let Err(wrong) = rot.suffer(damage, open) {
             all.failures.push(format!("seed {seed}: {wrong}"));

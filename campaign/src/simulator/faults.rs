@@ -9,7 +9,8 @@ use super::{
     image::Image,
     ledger::After,
     life::{Watcher, lock},
-    originator::Plain,
+    originator::{Originator, Plain},
+    paged::Paged,
     script::Script,
 };
 
@@ -37,7 +38,11 @@ pub(crate) struct Failed {
 }
 
 /// Plays the script with this fault, and cuts the power at every few steps.
-pub(crate) fn play(seed: u64, fault: Fault) -> Failed {
+pub(crate) fn play(seed: u64, fault: Fault, paged: bool) -> Failed {
+    if paged { play_of::<Paged>(seed, fault) } else { play_of::<Plain>(seed, fault) }
+}
+
+fn play_of<T: Originator>(seed: u64, fault: Fault) -> Failed {
     let disk = Disk::new(seed);
     disk.set_faults(vec![fault]);
     let cuts = Arc::new(Mutex::new(0));
@@ -50,10 +55,10 @@ pub(crate) fn play(seed: u64, fault: Fault) -> Failed {
         let cut = disk.cut(random);
         let mut ledger = ledger.clone();
         ledger.after = After::Cut;
-        let mut image = Image::<Plain>::new(&options, Random::new(random.next_u64()));
+        let mut image = Image::<T>::new(&options, Random::new(random.next_u64()));
         image.verify(&cut, &ledger, 1)
     });
-    let script = Script { seed, large: 900, failing: true };
+    let script = Script { seed, large: 900, failing: true, state: T::of(0) };
     let outcome = script.play(disk.clone(), Some(watcher)).map(drop);
     let cuts = *lock(&cuts);
     Failed { hit: disk.failed() > 0, cuts, outcome }

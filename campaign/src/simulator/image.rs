@@ -100,9 +100,11 @@ impl<'a, T: Originator> Image<'a, T> {
         ledger.check(&found, caretaker.recovery())?;
         // It is as good as any other.
         if self.random.one_in(4) {
-            let state = T::of(number(0xfeed, 1, self.random.below(64)));
-            if let Ok(id) = caretaker.save(&state) {
-                let highest = found.first().map_or(0, |f| f.id).max(ledger.highest);
+            let mut state = T::of(number(0xfeed, 1, self.random.below(64)));
+            let mut highest = found.first().map_or(0, |f| f.id).max(ledger.highest);
+            // In pages, the third save shares what the first wrote.
+            for serial in 2..if T::PAGED { 5 } else { 3 } {
+                let Ok(id) = caretaker.save(&state) else { continue };
                 if id.get() <= highest {
                     return Err(format!("id {id} was given out again; {highest} had been reached"));
                 }
@@ -110,6 +112,8 @@ impl<'a, T: Originator> Image<'a, T> {
                 if thawed.as_ref() != Some(&state) {
                     return Err(format!("P3: {id} was saved, and {thawed:?} resumed"));
                 }
+                highest = id.get();
+                state.turn_into(number(0xfeed, serial, self.random.below(64)));
             }
         }
         campaign::kill(caretaker);

@@ -4,6 +4,8 @@
 //!
 //! Knows ids and numbers of states. Disks, hooks and chance are for others.
 
+use std::collections::VecDeque;
+
 use snapring::{Caretaker, Event, Memento, Recovery, SnapshotId};
 
 use super::originator::Originator;
@@ -68,6 +70,12 @@ pub(crate) struct Ledger {
     pub(crate) durable: u64,
     /// States in the making, the innermost last.
     pub(crate) making: Vec<u64>,
+    /// Captured states, the oldest first: they are published before anything that came after them.
+    pub(crate) captured: VecDeque<u64>,
+    /// Those that were published.
+    pub(crate) arrived: Vec<u64>,
+    /// Something was captured: what came after it took its side when that had not been published.
+    pub(crate) sides_vary: bool,
     /// Evicted since the operation under way began.
     pub(crate) leaving: Vec<Known>,
     pub(crate) moving: Option<Moving>,
@@ -81,6 +89,10 @@ pub(crate) struct Ledger {
     /// Slot pages that did not pass at the last opening: side and place.
     rejected: Vec<(usize, u16)>,
 }
+
+/// What is told of a capture that was not published, and of one that was.
+const FAILED_CAPTURE: &str = "a capture came to nothing";
+const NOT_DURABLE: &str = "was published, but";
 
 /// A side that only the engine knows.
 const UNKNOWN: usize = usize::MAX;
@@ -122,6 +134,9 @@ impl Ledger {
             highest: 0,
             durable: 0,
             making: Vec::new(),
+            captured: VecDeque::new(),
+            arrived: Vec::new(),
+            sides_vary: false,
             leaving: Vec::new(),
             moving: None,
             after: After::Kill,
@@ -148,7 +163,7 @@ impl Ledger {
     /// What an id that nothing was published under may hold: what is in the making, or was when a
     /// crash came.
     pub(crate) fn maybe(&self, _id: u64) -> Vec<u64> {
-        self.making.iter().chain(&self.ghosts).copied().collect()
+        self.making.iter().chain(&self.captured).chain(&self.ghosts).copied().collect()
     }
 
     fn number(&self, id: u64) -> Option<u64> {
@@ -165,11 +180,14 @@ impl Ledger {
     pub(crate) fn hear(&mut self, event: &Event) -> Result<(), String> {
         match event {
             Event::Saved { id } => {
-                let number =
-                    self.making.pop().ok_or_else(|| format!("{id} was saved by nobody"))?;
-                let side = self
-                    .newest()
-                    .map_or(0, |newest| 1_usize.checked_sub(newest.side).unwrap_or(UNKNOWN));
+                let captured = self.captured.pop_front();
+                self.arrived.extend(captured);
+                let number = captured.or_else(|| self.making.pop());
+                let number = number.ok_or_else(|| format!("{id} was saved by nobody"))?;
+                let newest = self.newest().filter(|_| !self.sides_vary);
+                let first = if self.sides_vary { UNKNOWN } else { 0 };
+                let side = newest
+                    .map_or(first, |newest| 1_usize.checked_sub(newest.side).unwrap_or(UNKNOWN));
                 self.publish(id.get(), number, side)
             }
             Event::RolledBack { id, from, to } => {
@@ -190,7 +208,7 @@ impl Ledger {
                 let known = self.listed.remove(at);
                 let kept =
                     known.label.filter(|label| self.moving.is_none_or(|m| m.label != *label));
-                if at == 0 && self.making.is_empty() || kept.is_some() {
+                if at == 0 && !self.is_making() || kept.is_some() {
                     return Err(format!("{id} was evicted, and is the newest or kept"));
                 }
                 self.leaving.push(known);
@@ -199,6 +217,13 @@ impl Ledger {
             Event::Durable { id } => {
                 self.durable = self.durable.max(id.get());
                 Ok(())
+            }
+            // What was published and is not on the disk has been told as saved.
+            Event::Failed { message }
+                if message.starts_with(FAILED_CAPTURE) && !message.contains(NOT_DURABLE) =>
+            {
+                let gone = self.captured.pop_front();
+                gone.map(drop).ok_or_else(|| format!("nobody captured anything: {message}"))
             }
             Event::Rejected { id, reason } => Err(format!("P3: {id} was rejected: {reason}")),
             Event::Lagged { missed } => Err(format!("{missed} events are missing")),
@@ -215,6 +240,10 @@ impl Ledger {
         let known = Known { id, number, side, label: None, noted: true, durable: false };
         self.listed.insert(0, known);
         Ok(())
+    }
+
+    fn is_making(&self) -> bool {
+        !self.making.is_empty() || !self.captured.is_empty()
     }
 
     /// A label has been set.
@@ -314,7 +343,8 @@ impl Ledger {
         for one in found {
             let mut number = self.number(one.id);
             let new = one.id > self.highest;
-            if new && one.number.is_some_and(|found| self.making.contains(&found)) {
+            let made = |found| self.making.contains(&found) || self.captured.contains(&found);
+            if new && one.number.is_some_and(made) {
                 number = one.number;
             }
             let Some(number) = number else {
@@ -355,7 +385,7 @@ impl Ledger {
     /// Where what was in the making is found, it has been published: then the oldest go for it.
     pub(crate) fn goes(&self, mut found: impl Iterator<Item = u64>) -> Vec<u64> {
         let found = usize::from(found.any(|id| id > self.highest));
-        let new = found.max(usize::from(self.deep && !self.making.is_empty()));
+        let new = found.max(usize::from(self.deep && self.is_making()));
         let excess = (self.listed.len() + new).saturating_sub(self.ring);
         let unlabelled = self.listed.iter().rev().filter(|known| known.label.is_none());
         unlabelled.map(|known| known.id).take(if new > 0 { excess } else { 0 }).collect()
@@ -400,6 +430,8 @@ impl Ledger {
         self.highest = self.highest.max(found.first().map_or(0, |f| f.id));
         self.listed = listed;
         self.ghosts.append(&mut self.making);
+        self.ghosts.extend(std::mem::take(&mut self.captured));
+        self.sides_vary = false;
         self.begin();
         self.after = After::Kill;
         self.deep = false;

@@ -42,8 +42,10 @@ pub(crate) struct Mind {
     pub(crate) alone: bool,
     /// Looks on at every step.
     pub(crate) watcher: Option<Watcher>,
-    /// What was listed when the save under way began, but for what has expired since.
+    /// What was listed when the save under way began, but for what has expired and what was captured
+    /// before and has been published since; and the highest id then.
     pub(crate) before: Vec<Known>,
+    pub(crate) reached: u64,
     events: Option<Events>,
     seed: u64,
     serial: u64,
@@ -87,6 +89,8 @@ pub(crate) struct Life<T: Originator> {
     /// Syncs that had failed when it was opened.
     failed_syncs: AtomicU64,
     caretaker: Mutex<Option<Arc<Caretaker<T>>>>,
+    /// What other threads save.
+    others: Mutex<Option<T>>,
     mind: Mutex<Mind>,
 }
 
@@ -103,6 +107,7 @@ impl Mind {
             alone: false,
             watcher: None,
             before: Vec::new(),
+            reached: 0,
             events: None,
             seed,
             serial: 0,
@@ -130,8 +135,12 @@ impl Mind {
             if let Some(trace) = &mut self.trace {
                 trace.push(format!("    {event:?}"));
             }
+            let captured = self.ledger.captured.len();
             if let Err(wrong) = self.ledger.hear(&event) {
                 self.failure.get_or_insert(wrong);
+            }
+            if self.ledger.captured.len() < captured {
+                (self.before, self.reached) = (self.ledger.listed.clone(), self.ledger.highest);
             }
         }
     }
@@ -171,6 +180,7 @@ impl<T: Originator> Life<T> {
             sync: setting.sync,
             failed_syncs: AtomicU64::new(0),
             caretaker: Mutex::new(None),
+            others: Mutex::new(None),
             mind: Mutex::new(mind),
         })
     }
@@ -262,13 +272,12 @@ impl<T: Originator> Life<T> {
     /// Saves a state, and takes note. `None`: it was refused, and nothing has changed.
     pub(crate) fn save(&self, state: &T) -> Result<Option<u64>, String> {
         let Some(caretaker) = self.caretaker() else { return Ok(None) };
-        let (before, alone) = {
+        let alone = {
             let mut mind = self.mind();
             mind.ledger.making.push(state.number());
-            mind.before = mind.ledger.listed.clone();
+            (mind.before, mind.reached) = (mind.ledger.listed.clone(), mind.ledger.highest);
             // Where it waits for the disk, others' would wait for their turn.
-            let alone = std::mem::replace(&mut mind.alone, true);
-            (mind.ledger.highest, alone)
+            std::mem::replace(&mut mind.alone, true)
         };
         let saved = caught(|| caretaker.save(state));
         let mut mind = self.mind();
@@ -285,7 +294,7 @@ impl<T: Originator> Life<T> {
                 let same = |k: (&Known, &Known)| k.0.id == k.1.id;
                 let unchanged = listed.len() == mind.ledger.listed.len()
                     && listed.iter().zip(&mind.ledger.listed).all(same);
-                if before != mind.ledger.highest || !unchanged {
+                if mind.reached != mind.ledger.highest || !unchanged {
                     let now = &mind.ledger.listed;
                     return Err(format!(
                         "P5: refused ({refused:?}), and {:?} became {now:?}",
@@ -315,7 +324,11 @@ impl<T: Originator> Life<T> {
             if self.caretaker().is_none_or(|caretaker| campaign::would_wait(&caretaker)) {
                 return;
             }
-            let outcome = self.save(&T::of(number)).map(drop);
+            // Taken out: who saves meanwhile has another one.
+            let mut state = lock(&self.others).take().unwrap_or_else(|| T::of(number));
+            state.turn_into(number);
+            let outcome = self.save(&state).map(drop);
+            *lock(&self.others) = Some(state);
             self.mind().judge(outcome);
         }
     }

@@ -24,8 +24,8 @@ pub(super) struct Leased {
     id: u64,
     pub(super) place: usize,
     side: usize,
-    at: u64,
-    bytes: Vec<u8>,
+    /// Where, and what was there.
+    parts: Vec<(u64, Vec<u8>)>,
 }
 
 impl<T: Originator> Player<T> {
@@ -38,10 +38,12 @@ impl<T: Originator> Player<T> {
                 return Err(format!("P1: {id} is held, and became {number} from {}", held.number));
             }
         }
-        for Leased { id, side, at, bytes, .. } in &self.leased {
-            let now = self.life.disk.read(file_name(*side), *at, bytes.len() as u64);
-            if now != *bytes {
-                return Err(format!("P1: {id} is leased by a reader, and has changed"));
+        for Leased { id, side, parts, .. } in &self.leased {
+            for (at, bytes) in parts {
+                let now = self.life.disk.read(file_name(*side), *at, bytes.len() as u64);
+                if now != *bytes {
+                    return Err(format!("P1: {id} is leased by a reader, and has changed"));
+                }
             }
         }
         let Some(caretaker) = self.life.caretaker() else { return Ok(()) };
@@ -104,11 +106,15 @@ impl<T: Originator> Player<T> {
         }
         let of = self.any_id();
         let Some(caretaker) = self.life.caretaker() else { return };
-        if let Some((place, side, at, len)) = campaign::place(&caretaker, id(of)) {
+        if let Some((place, side, parts)) = campaign::place(&caretaker, id(of)) {
             self.note(|| format!("{of} is leased"));
             self.life.disk.lease(place, true);
-            let bytes = self.life.disk.read(file_name(side), at, len);
-            self.leased.push(Leased { id: of, place, side, at, bytes });
+            let read = |part: std::ops::Range<u64>| {
+                let bytes = self.life.disk.read(file_name(side), part.start, part.end - part.start);
+                (part.start, bytes)
+            };
+            let parts = parts.into_iter().map(read).collect();
+            self.leased.push(Leased { id: of, place, side, parts });
         }
     }
 

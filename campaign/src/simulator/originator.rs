@@ -16,9 +16,17 @@ use rkyv::{
 use snapring::{Archived, Session, Snapshot, Thaw, campaign::in_gap};
 
 /// A state that its number tells.
-pub(crate) trait Originator: Snapshot + PartialEq + fmt::Debug {
+pub(crate) trait Originator: Snapshot + PartialEq + fmt::Debug + Send {
+    /// It has pages: what its archive looks like depends on what was saved before.
+    const PAGED: bool = false;
+
     /// The state of a number.
     fn of(number: u64) -> Self;
+
+    /// Makes it the state of a number; in pages, touches those that differ.
+    fn turn_into(&mut self, number: u64) {
+        *self = Self::of(number);
+    }
 
     /// The number of an archived state, if all of it is of that number.
     fn number_in(archived: &Archived<Self>) -> Option<u64>;
@@ -32,7 +40,7 @@ pub(crate) fn number(seed: u64, serial: u64, cells: u64) -> u64 {
     cells << 40 | (seed & 0xff_ffff) << 16 | (serial & 0xffff)
 }
 
-fn cells(number: u64) -> usize {
+pub(super) fn cells(number: u64) -> usize {
     (number >> 40) as usize
 }
 
@@ -141,7 +149,7 @@ pub(crate) fn undisturbed<R>(f: impl FnOnce() -> R) -> R {
     answer
 }
 
-fn ask() -> Verdict {
+pub(super) fn ask() -> Verdict {
     // Taken out meanwhile: the deed's own saves pass it.
     let Some(mut deed) = AMID.with(|amid| amid.borrow_mut().take()) else { return Verdict::Go };
     let verdict = deed();
@@ -153,7 +161,7 @@ fn ask() -> Verdict {
 pub(crate) struct InMood;
 
 #[derive(Debug)]
-struct Refused;
+pub(super) struct Refused;
 
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

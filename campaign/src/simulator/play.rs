@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use snapring::{
-    GuardError, KeepError, RollbackError, SnapshotId,
+    GuardError, KeepError, Pending, RollbackError, SnapshotId,
     campaign::{self, Call, Clock, Fault, in_gap, set_clock},
 };
 
@@ -12,15 +12,17 @@ use super::{
     ledger::{Moving, label, number_of},
     life::{Life, caught},
     onlookers::{Held, Leased},
-    originator::{Originator, PANIC, Verdict, amid_archiving},
+    originator::{Originator, PANIC, Verdict, amid_archiving, cells},
 };
 
 /// The one who plays.
 pub(crate) struct Player<T: Originator> {
     pub(super) life: Arc<Life<T>>,
-    state: T,
+    pub(super) state: T,
     pub(super) held: Vec<Held<T>>,
     pub(super) leased: Vec<Leased>,
+    /// What was captured, with the numbers of the states.
+    pub(super) pending: Vec<(Pending, u64)>,
 }
 
 /// What a guarded change answers.
@@ -45,7 +47,13 @@ const CALLS: [Call; 9] = [
 impl<T: Originator> Player<T> {
     pub(crate) fn new(life: &Arc<Life<T>>) -> Player<T> {
         let state = T::of(life.mind().small());
-        Player { life: life.clone(), state, held: Vec::new(), leased: Vec::new() }
+        Player {
+            life: life.clone(),
+            state,
+            held: Vec::new(),
+            leased: Vec::new(),
+            pending: Vec::new(),
+        }
     }
 
     pub(super) fn below(&self, end: u64) -> u64 {
@@ -71,8 +79,10 @@ impl<T: Originator> Player<T> {
             mind.ledger.begin();
             mind.counts.operations += 1;
         }
-        match self.below(40) {
+        match self.below(if T::PAGED { 48 } else { 40 }) {
             0..12 => self.save()?,
+            40..45 => self.capture()?,
+            45..48 => self.finish_capture()?,
             12..16 => self.roll_back(false)?,
             16..18 => self.roll_back(true)?,
             18..20 => self.guard()?,
@@ -93,6 +103,7 @@ impl<T: Originator> Player<T> {
         in_gap(None);
         amid_archiving(None);
         self.compare()?;
+        self.hear_of_captures()?;
         let mut mind = self.life.mind();
         mind.hear();
         mind.ledger.making.clear();
@@ -103,8 +114,12 @@ impl<T: Originator> Player<T> {
     }
 
     /// A number of a state of any size: now and then one that the file has no room for.
-    fn any_number(&self) -> u64 {
+    pub(super) fn any_number(&self) -> u64 {
         let mut mind = self.life.mind();
+        if T::PAGED && mind.random.one_in(2) {
+            // Then most pages stay.
+            return mind.number(cells(self.state.number()) as u64);
+        }
         let most = match mind.random.below(12) {
             0 => 1,
             1..3 => 6000,
@@ -134,7 +149,14 @@ impl<T: Originator> Player<T> {
     fn save(&mut self) -> Result<(), String> {
         let number = self.any_number();
         self.note(|| format!("save {number}"));
-        self.state = T::of(number);
+        self.state.turn_into(number);
+        self.disturb_archiving();
+        self.life.save(&self.state)?;
+        Ok(())
+    }
+
+    /// The archiving to come goes wrong, or others come by in its middle.
+    pub(super) fn disturb_archiving(&self) {
         let verdict = match self.below(8) {
             0 => Verdict::Refuse,
             1 => Verdict::Panic,
@@ -151,6 +173,7 @@ impl<T: Originator> Player<T> {
             match life.caretaker() {
                 Some(caretaker) if some && !image => {
                     drop(mind);
+                    campaign::finish_capture(&caretaker);
                     campaign::background(&caretaker);
                     let mut mind = life.mind();
                     mind.hear();
@@ -161,8 +184,6 @@ impl<T: Originator> Player<T> {
             }
             verdict
         })));
-        self.life.save(&self.state)?;
-        Ok(())
     }
 
     /// Somebody else saves in the next gap; then a rollback `to` goes on.
@@ -194,6 +215,11 @@ impl<T: Originator> Player<T> {
         {
             let mut mind = self.life.mind();
             let number = mind.ledger.find(to).map(|known| known.number);
+            if number.is_none() {
+                // It may be captured, and be published first.
+                let captured = mind.ledger.captured.clone();
+                mind.ledger.making.extend(captured);
+            }
             mind.ledger.making.extend(number);
         }
         self.others_in_gap(3, Some(to));
@@ -259,7 +285,7 @@ impl<T: Originator> Player<T> {
                 ran = true;
                 life.mind().hear();
                 let before = caretaker.latest();
-                *state = T::of(new);
+                state.turn_into(new);
                 if between > 0 {
                     life.others_save(between);
                 }

@@ -2,22 +2,22 @@
 //! A small directory damaged in every way that is one bit, one page or two pages: what recovery
 //! would find, and what opening does find.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, marker::PhantomData};
 
 use snapring::{
     Options,
-    campaign::{self, Disk, Image, PAGE, Random, file_name},
+    campaign::{self, Disk, Image, PAGE, Random, Seen, file_name},
 };
 
 use super::{
     ledger::{Ledger, number_of},
     life::caught,
-    originator::{Originator, Plain, number},
+    originator::{Originator, number},
     script::Script,
 };
 
 /// A directory, and what was published in it.
-pub(crate) struct Rot {
+pub(crate) struct Rot<T> {
     disk: Disk,
     ledger: Ledger,
     options: Options,
@@ -30,6 +30,7 @@ pub(crate) struct Rot {
     archives: BTreeMap<u64, Vec<u8>>,
     pub(crate) surveyed: u64,
     pub(crate) opened: u64,
+    originator: PhantomData<fn() -> T>,
 }
 
 /// One damage.
@@ -47,9 +48,9 @@ pub(crate) enum Damage {
     Stale(usize, usize),
 }
 
-impl Rot {
-    pub(crate) fn new(seed: u64) -> Result<Rot, String> {
-        let script = Script { seed, large: 400 + seed % 200, failing: false };
+impl<T: Originator> Rot<T> {
+    pub(crate) fn new(seed: u64) -> Result<Rot<T>, String> {
+        let script = Script { seed, large: 400 + seed % 200, failing: false, state: T::of(0) };
         let halfway = std::sync::Arc::new(std::sync::Mutex::new([Vec::new(), Vec::new()]));
         let keep = halfway.clone();
         let played = script.play(
@@ -66,12 +67,12 @@ impl Rot {
         let files = [0, 1].map(|side| played.disk.bytes(file_name(side)).unwrap_or_default());
         let floor = played.disk.lock_floor();
         let image = |boot| {
-            let image = Image::new::<Plain>([&files[0], &files[1]], &floor, boot);
+            let image = Image::new::<T>([&files[0], &files[1]], &floor, boot);
             image.ok_or("the directory has no headers")
         };
         let mut archives = BTreeMap::new();
-        for (id, number) in &played.ledger.published {
-            let archive = snapring::__private::probe::archive_bytes(&Plain::of(*number))?;
+        for (id, number) in played.ledger.published.iter().filter(|_| !T::PAGED) {
+            let archive = snapring::__private::probe::archive_bytes(&T::of(*number))?;
             archives.insert(*id, archive.to_vec());
         }
         let images = [image(played.disk.boot())?, image([0xee; 16])?];
@@ -85,6 +86,7 @@ impl Rot {
             archives,
             surveyed: 0,
             opened: 0,
+            originator: PhantomData,
         })
     }
 
@@ -151,6 +153,9 @@ impl Rot {
         if seen.next_id <= self.ledger.highest {
             return Err(format!("id {} would be given out again", seen.next_id));
         }
+        if T::PAGED {
+            return self.visit(image, &seen);
+        }
         for (id, side, at, len, crc) in &seen.listed {
             let bytes = image.bytes(*side, *at, *len);
             let sound = crc32fast::hash(bytes) == *crc;
@@ -171,13 +176,33 @@ impl Rot {
         Ok(())
     }
 
+    /// Whatever is whole, pages and all, is what was published under its id.
+    fn visit(&self, image: &Image, seen: &Seen) -> Result<(), String> {
+        let mut outcome = Ok(());
+        let mut whole = Vec::new();
+        let rejected = image.visit::<T>(|found| {
+            let Ok(found) = found else { return };
+            let (id, number) = (found.id(), T::number_in(found.archived()));
+            whole.push(id);
+            if number.is_none() || self.ledger.number_of(id) != number {
+                outcome = Err(format!("{id} would be listed with what is not its own: {number:?}"));
+            }
+        });
+        drop(rejected);
+        outcome?;
+        match seen.chosen.filter(|chosen| !whole.contains(chosen)) {
+            Some(id) => Err(format!("{id} would be chosen, and is damaged")),
+            None => Ok(()),
+        }
+    }
+
     /// Opening answers an error or what was published, and goes on.
     fn open(&self, strokes: &[(usize, usize, Vec<u8>)]) -> Result<(), String> {
         let disk = self.disk.killed();
         for (side, at, bytes) in strokes {
             disk.put(file_name(*side), *at, bytes);
         }
-        let opened = caught(|| campaign::open::<Plain>(&disk, &self.options))?;
+        let opened = caught(|| campaign::open::<T>(&disk, &self.options))?;
         let Some(Ok(caretaker)) = opened else { return Ok(()) };
         for entry in caretaker.history() {
             let Ok(memento) = caretaker.try_memento(entry.id()) else { continue };
@@ -186,7 +211,7 @@ impl Rot {
                 return Err(format!("{id} was found, and holds {found}"));
             }
         }
-        let state = Plain::of(number(0xfeed, 2, 30));
+        let state = T::of(number(0xfeed, 2, 30));
         if let Ok(id) = caretaker.save(&state) {
             if id.get() <= self.ledger.highest {
                 return Err(format!("id {id} was given out again"));

@@ -11,7 +11,7 @@ use snapring::{
 use super::{
     ledger::{Ledger, Moving, label},
     life::{Life, Mind, Watcher},
-    originator::{Originator, Plain},
+    originator::Originator,
     seed::Setting,
 };
 
@@ -63,13 +63,15 @@ const SCRIPT: &[Act] = &[
 ];
 
 /// The script's player.
-pub(crate) struct Script {
+pub(crate) struct Script<T> {
     /// What is drawn, and what the states hold.
     pub(crate) seed: u64,
     /// Cells of a large state.
     pub(crate) large: u64,
     /// Calls to the disk may fail, and then what needs them does.
     pub(crate) failing: bool,
+    /// What is saved.
+    pub(crate) state: T,
 }
 
 /// What is there at the end.
@@ -90,15 +92,15 @@ pub(crate) fn setting() -> Setting {
     Setting { options, ring: 3, sync: false }
 }
 
-impl Script {
+impl<T: Originator> Script<T> {
     /// Plays the script on a disk, watched at every step.
-    pub(crate) fn play(&self, disk: Disk, watcher: Option<Watcher>) -> Result<Played, String> {
+    pub(crate) fn play(mut self, disk: Disk, watcher: Option<Watcher>) -> Result<Played, String> {
         let setting = setting();
         let mut mind = Mind::new(self.seed, setting.ring, false);
         // Nothing else happens.
         mind.quiet = u64::MAX;
         mind.watcher = watcher;
-        let mut life = Life::<Plain>::new(disk, &setting, mind);
+        let mut life = Life::<T>::new(disk, &setting, mind);
         self.open(&life)?;
         for act in SCRIPT {
             life.mind().ledger.begin();
@@ -129,10 +131,10 @@ impl Script {
     }
 
     fn act(
-        &self,
+        &mut self,
         act: Act,
-        life: &Arc<Life<Plain>>,
-        caretaker: &Caretaker<Plain>,
+        life: &Arc<Life<T>>,
+        caretaker: &Caretaker<T>,
     ) -> Result<(), String> {
         let back = |back: usize| {
             let mind = life.mind();
@@ -142,13 +144,13 @@ impl Script {
             Act::Save(cells) => {
                 let cells = if cells == LARGE { self.large } else { cells };
                 let number = life.mind().number(cells);
-                life.save(&Plain::of(number))?.ok_or("a save was refused")?;
+                self.state.turn_into(number);
+                life.save(&self.state)?.ok_or("a save was refused")?;
             }
             Act::RollBack(to) => {
                 let to = back(to).ok_or("there is nothing")?;
                 life.mind().ledger.making.push(to.number);
-                let mut state = Plain::of(to.number);
-                let done = caretaker.rollback(&mut state, SnapshotId::new(to.id));
+                let done = caretaker.rollback(&mut self.state, SnapshotId::new(to.id));
                 _ = done.map_err(|error| error.to_string())?;
             }
             Act::Keep(to) => {
@@ -181,10 +183,10 @@ impl Script {
 
     fn reopen(
         &self,
-        life: Arc<Life<Plain>>,
+        life: Arc<Life<T>>,
         setting: &Setting,
         close: bool,
-    ) -> Result<Arc<Life<Plain>>, String> {
+    ) -> Result<Arc<Life<T>>, String> {
         let Some(caretaker) = life.take() else { return Err("it is held".to_owned()) };
         if close {
             let failed = life.disk.failed();
@@ -207,7 +209,7 @@ impl Script {
         Ok(life)
     }
 
-    fn open(&self, life: &Arc<Life<Plain>>) -> Result<(), String> {
+    fn open(&self, life: &Arc<Life<T>>) -> Result<(), String> {
         life.watch();
         let mut opened = life.open()?;
         if !opened && self.failing {

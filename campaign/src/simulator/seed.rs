@@ -17,6 +17,7 @@ use super::{
     ledger::{After, Ledger},
     life::{Counts, Life, Mind, Watcher, caught, lock},
     originator::{Moody, Originator, PANIC, Plain, amid_archiving, undisturbed},
+    paged::Paged,
     play::Player,
     script::{LARGE, Script},
     subsets::{Subsets, Tally},
@@ -77,19 +78,27 @@ pub(crate) fn hush_moods() {
 pub(crate) fn run(seed: u64, traced: bool) -> Report {
     let mut random = Random::new(seed);
     let setting = Setting::of(&mut random);
-    if random.one_in(3) {
-        run_of::<Plain>(seed, &setting, random, traced, None)
-    } else {
-        run_of::<Moody>(seed, &setting, random, traced, None)
+    match random.below(6) {
+        0 => run_of::<Plain>(seed, &setting, random, traced, None),
+        1 | 2 => run_of::<Moody>(seed, &setting, random, traced, None),
+        _ => run_of::<Paged>(seed, &setting, random, traced, None),
     }
 }
 
 /// The run of a seed with about so many images of its disk looked at: all subsets where few pages
 /// are dirty, random sectors elsewhere.
 pub(crate) fn images(seed: u64, about: u64, traced: bool) -> (Report, Tally) {
+    if seed.is_multiple_of(2) {
+        images_of::<Plain>(seed, about, traced)
+    } else {
+        images_of::<Paged>(seed, about, traced)
+    }
+}
+
+fn images_of<T: Originator>(seed: u64, about: u64, traced: bool) -> (Report, Tally) {
     let mut random = Random::new(seed);
     let setting = Setting::of(&mut random);
-    let subsets = Arc::new(Mutex::new(Subsets::<Plain>::new()));
+    let subsets = Arc::new(Mutex::new(Subsets::<T>::new()));
     let watching = subsets.clone();
     let watcher: Watcher = Box::new(move |disk, ledger, random| {
         let mut subsets = lock(&watching);
@@ -102,7 +111,7 @@ pub(crate) fn images(seed: u64, about: u64, traced: bool) -> (Report, Tally) {
             subsets.some(disk, ledger, random, 128)
         }
     });
-    let report = run_of::<Plain>(seed, &setting, random, traced, Some(watcher));
+    let report = run_of::<T>(seed, &setting, random, traced, Some(watcher));
     let tally = lock(&subsets).tally;
     (report, tally)
 }
@@ -110,6 +119,14 @@ pub(crate) fn images(seed: u64, about: u64, traced: bool) -> (Report, Tally) {
 /// The run of a seed, with recoveries of its disk crashed two and three deep, about so many times.
 /// Answers how often it was, by depth.
 pub(crate) fn recoveries(seed: u64, about: u64) -> (Report, [u64; 4]) {
+    if seed.is_multiple_of(2) {
+        recoveries_of::<Plain>(seed, about)
+    } else {
+        recoveries_of::<Paged>(seed, about)
+    }
+}
+
+fn recoveries_of<T: Originator>(seed: u64, about: u64) -> (Report, [u64; 4]) {
     let mut random = Random::new(seed);
     let setting = Setting::of(&mut random);
     let depths = Arc::new(Mutex::new([0; 4]));
@@ -125,23 +142,28 @@ pub(crate) fn recoveries(seed: u64, about: u64) -> (Report, [u64; 4]) {
         if cut {
             ledger.after = After::Cut;
         }
-        let mut image = Image::<Plain>::new(&options, Random::new(random.next_u64()));
+        let mut image = Image::<T>::new(&options, Random::new(random.next_u64()));
         let levels = 3 + random.below(2);
         let outcome = undisturbed(|| image.verify(&left, &ledger, levels));
         depths[image.deep.min(3) as usize] += 1;
         outcome
     });
-    let report = run_of::<Plain>(seed, &setting, random, false, Some(watcher));
+    let report = run_of::<T>(seed, &setting, random, false, Some(watcher));
     let depths = *lock(&depths);
     (report, depths)
 }
 
 /// The script, with all subsets of at most `most` dirty pages at each step that changes any.
-pub(crate) fn exhaust(most: usize) -> (Result<(), String>, Tally) {
-    let subsets = Arc::new(Mutex::new(Subsets::<Plain>::new()));
+pub(crate) fn exhaust(most: usize) -> [(Result<(), String>, Tally); 2] {
+    // A page that is looked into costs more than bytes that are compared.
+    [exhaust_of::<Plain>(most), exhaust_of::<Paged>(most * 2 / 3)]
+}
+
+fn exhaust_of<T: Originator>(most: usize) -> (Result<(), String>, Tally) {
+    let subsets = Arc::new(Mutex::new(Subsets::<T>::new()));
     let watching = subsets.clone();
     let watcher: Watcher = Box::new(move |disk, ledger, _| lock(&watching).all(disk, ledger, most));
-    let script = Script { seed: 7, large: LARGE, failing: false };
+    let script = Script { seed: 7, large: LARGE, failing: false, state: T::of(0) };
     let outcome = script.play(Disk::new(1), Some(watcher)).map(drop);
     let tally = lock(&subsets).tally;
     (outcome, tally)

@@ -114,7 +114,34 @@ impl<T: Originator> Subsets<T> {
             return Err(told("P4: what is left is older than what was durable", &seen));
         }
         let mut whole = Vec::new();
-        for (id, side, at, len, crc) in &seen.listed {
+        if T::PAGED {
+            let mut mixture = None;
+            let rejected = image.visit::<T>(|found| {
+                let Ok(found) = found else { return };
+                let (id, number) = (found.id(), T::number_in(found.archived()));
+                let own = match (number, ledger.number_of(id)) {
+                    (Some(number), Some(known)) => number == known,
+                    (Some(number), None) => ledger.maybe(id).contains(&number),
+                    (None, _) => false,
+                };
+                if own {
+                    whole.push(id);
+                } else {
+                    mixture = Some(id);
+                }
+            });
+            drop(rejected);
+            if let Some(id) = mixture {
+                return Err(told(&format!("P4: {id} would hold what is not its own"), &seen));
+            }
+            for (id, ..) in seen.listed.iter().filter(|listed| !whole.contains(&listed.0)) {
+                if seen.chosen == Some(*id) {
+                    return Err(told(&format!("P4: {id} would be chosen, and is broken"), &seen));
+                }
+                self.tally.by_checksum += 1;
+            }
+        }
+        for (id, side, at, len, crc) in seen.listed.iter().filter(|_| !T::PAGED) {
             let bytes = image.bytes(*side, *at, *len);
             let same = match ledger.number_of(*id) {
                 Some(number) => self.archive(number) == bytes,

@@ -8,6 +8,7 @@
 #[path = "../../arena/interface.rs"]
 mod interface;
 mod march;
+mod units;
 #[allow(dead_code, reason = "the server uses more of it")]
 #[path = "../../arena/world.rs"]
 mod world;
@@ -27,6 +28,7 @@ use std::{
 
 use interface::{Call, Field, INTERFACE, Seat, Status, Table, Words};
 use march::{March, SET};
+use units::Units;
 use world::{Arena, Unit};
 
 static TABLE: LazyLock<Table> = LazyLock::new(|| Table {
@@ -75,7 +77,7 @@ thread_local! {
 ///
 /// # Safety
 ///
-/// Both pointers are valid, and the rows of the field too, for this call alone.
+/// Both pointers are valid, and the rows and the pages of the field too, for this call alone.
 unsafe fn attend(
     field: *const Field,
     words: *mut Words,
@@ -89,12 +91,12 @@ unsafe fn attend(
     let field = unsafe { &*field };
     // SAFETY: the caller's promise.
     let words = unsafe { &mut *words };
+    // SAFETY: the caller's promise; nobody else asks for these pages during the call.
+    let units = unsafe { Units::new(&field.units) };
     // SAFETY: the caller's promise; nobody else has these rows during the call.
-    let units = unsafe { slice::from_raw_parts_mut(field.units, field.units_len) };
-    // SAFETY: as above.
     let seats = unsafe { slice::from_raw_parts_mut(field.seats, field.seats_len) };
 
-    let mut march = March { tick: field.tick, size: field.size, units, seats };
+    let mut march = March { size: field.size, units, seats };
     match catch_unwind(AssertUnwindSafe(|| task(&mut march))) {
         Ok(Ok(())) => Status::DONE,
         Ok(Err(text)) => {
