@@ -176,10 +176,14 @@ impl Taken {
     }
 }
 
+/// So many captures wait for the thread before the next one waits for it. Their list is made once: one
+/// that grew would take memory in a pause.
+const MOST_BEHIND: usize = 256;
+
 /// The way to the thread, once there is one.
 #[derive(Debug, Default)]
 pub(crate) struct Captures {
-    to: Mutex<Option<mpsc::Sender<Captured>>>,
+    to: Mutex<Option<mpsc::SyncSender<Captured>>>,
     /// In a simulation there is no thread: they wait here, for whoever waits for them or steps on.
     #[cfg(feature = "campaign")]
     queue: Mutex<Option<std::collections::VecDeque<Captured>>>,
@@ -203,7 +207,7 @@ impl Captures {
         let sender = match &*to {
             Some(sender) => sender,
             None => {
-                let (sender, receiver) = mpsc::channel::<Captured>();
+                let (sender, receiver) = mpsc::sync_channel::<Captured>(MOST_BEHIND);
                 let thread = thread::Builder::new().name("snapring-capture".to_owned());
                 // As eager as any thread: until it is done, each page that is written to is copied first.
                 // Ends when the engine does, with which its sender goes.
@@ -342,7 +346,7 @@ impl Engine {
         making: Making<'_>,
         at: u64,
         mut written: Written,
-        later: Vec<Later>,
+        mut later: Vec<Later>,
     ) -> Result<SnapshotId, SaveError> {
         let mut scratch = self.lock().scratch.pop().unwrap_or_default();
         let finished = if later.is_empty() {
@@ -351,7 +355,8 @@ impl Engine {
             self.finish_in_place(making.side, at, written, &later, &mut scratch, true)
         };
         // The pages' Arcs: the live value is the only owner again.
-        drop(later);
+        later.clear();
+        scratch.later = later;
         let pages = match finished {
             Ok((finished, pages)) => {
                 written = finished;

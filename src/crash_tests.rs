@@ -286,3 +286,68 @@ fn what_is_written_elsewhere_outlives_the_newer_ones_that_lay_there() {
         kill(caretaker);
     }
 }
+
+#[derive(Snapshot, Debug, PartialEq)]
+struct Paged {
+    tick: u64,
+    cells: crate::PagedVec<u64>,
+}
+
+impl Paged {
+    fn go_to(&mut self, tick: u64) {
+        self.tick = tick;
+        self.cells[tick as usize * 7 % 400] = tick;
+    }
+}
+
+#[test]
+fn what_was_in_the_making_when_a_whole_file_failed_to_sync_is_not_called_durable() {
+    let disk = Disk::new(3);
+    let options = Options::new().ring(5).file_size(0).max_file_size(1 << 20);
+    let options = options.durability(crate::Durability::Sync);
+    let caretaker = open::<Paged>(&disk, &options).expect("opened");
+    let mut cells = crate::PagedVec::with_page_len(8);
+    cells.extend(0..400);
+    let mut state = Paged { tick: 0, cells };
+    for tick in 1..=4 {
+        state.go_to(tick);
+        caretaker.save(&state).expect("saved");
+    }
+    state.go_to(5);
+    let pending = caretaker.capture(&state).expect("captured");
+    disk.set_faults(vec![fault(Call::SyncAll)]);
+    // It lies beside the captured one, in the same file, when that is synced.
+    state.go_to(6);
+    let saved = caretaker.save(&state);
+    assert!(matches!(pending.wait(), Err(crate::SaveError::NotDurable { .. })));
+    let id = match saved {
+        Ok(id) | Err(crate::SaveError::NotDurable { id, .. }) => id,
+        Err(error) => panic!("{error}"),
+    };
+    let claimed = caretaker.history().iter().any(|entry| entry.id() == id && entry.is_durable());
+    for cut in cuts(&disk) {
+        let caretaker = open::<Paged>(&cut, &options).expect("opened");
+        assert!(caretaker.head() >= Some(SnapshotId::new(4)));
+        if claimed {
+            let found = caretaker.try_memento(id).expect("P4: it was called durable");
+            assert_eq!(found.thaw().expect("whole"), state);
+        }
+        kill(caretaker);
+    }
+    // What is saved next shares nothing with it, and is on the disk.
+    state.go_to(7);
+    let next = caretaker.save(&state).or_else(|error| match error {
+        crate::SaveError::NotDurable { id, .. } => Ok(id),
+        other => Err(other),
+    });
+    let next = next.expect("published");
+    state.go_to(8);
+    let last = caretaker.save(&state).expect("on the disk");
+    for cut in cuts(&disk) {
+        let caretaker = open::<Paged>(&cut, &options).expect("opened");
+        assert_eq!(caretaker.head(), Some(last), "after {next}");
+        assert_eq!(caretaker.resume().expect("whole").as_ref(), Some(&state));
+        kill(caretaker);
+    }
+    kill(caretaker);
+}

@@ -10,6 +10,8 @@ use std::{
 
 use rkyv::hash::FxHasher64;
 
+use crate::session::Later;
+
 /// How far the archiving of a shared value has come.
 #[derive(Clone, Copy)]
 pub(crate) enum Shared {
@@ -30,6 +32,9 @@ pub(crate) struct Scratch {
     top: usize,
     /// Where an archive is made that is written to its file by a system call.
     pub(crate) buffer: rkyv::util::AlignedVec<64>,
+    /// Memory for the list of fields whose pages come later: a pause that has to find some may have to
+    /// tidy up the whole heap for it.
+    pub(crate) later: Vec<Later>,
     /// Shared values met so far, by address and pointer type.
     pub(crate) shared: HashMap<(usize, TypeId), Shared, BuildHasherDefault<FxHasher64>>,
 }

@@ -152,6 +152,8 @@ impl Session {
         let room =
             unsafe { std::mem::transmute::<*mut (dyn Room + '_), *mut (dyn Room + 'static)>(room) };
         let window = if fused { CRC_WINDOW } else { usize::MAX };
+        let (mut scratch, mut later) = (scratch, Vec::new());
+        std::mem::swap(&mut later, &mut scratch.later);
         Session {
             base,
             pos: 0,
@@ -166,7 +168,7 @@ impl Session {
             empty: 0,
             scratch,
             room,
-            later: Vec::new(),
+            later,
             halted: None,
         }
     }

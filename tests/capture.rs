@@ -259,16 +259,17 @@ fn a_budget_says_when_it_is_time() {
     let state = world(400);
     let mut at = Vec::new();
     let start = Instant::now();
-    while start.elapsed() < loss * 5 {
+    while at.len() < 4 {
+        let before = start.elapsed();
         if let Some(pending) = caretaker.capture_if_due(&state).expect("captured") {
-            at.push(start.elapsed());
+            at.push((before, start.elapsed()));
             pending.wait().expect("published");
         }
         thread::sleep(Duration::from_millis(1));
     }
     // A byte a second is not kept: the loss comes first.
-    assert!((3..=6).contains(&at.len()), "{at:?}");
-    assert!(at.windows(2).skip(1).all(|pair| pair[1] - pair[0] >= loss), "{at:?}");
+    // A capture begins between the two times: the next one not sooner than the loss after that.
+    assert!(at.windows(2).skip(1).all(|pair| pair[1].1 - pair[0].0 >= loss), "{at:?}");
 }
 
 #[test]

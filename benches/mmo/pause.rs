@@ -247,8 +247,10 @@ pub(crate) fn by_share<T: Item>(asked: &Asked, mmo: &mut Mmo) {
         }
         set.pairs.push(beside(ADDED, (&added, &rounds.added), (copied, copy_median), most));
         if *share == 0.01 {
-            let reference = (copied, copy_median);
-            set.pairs.push(beside(BESIDE, (&row, &rounds.pause), reference, 0.001));
+            if !T::PLAIN {
+                let reference = (copied, copy_median);
+                set.pairs.push(beside(BESIDE, (&row, &rounds.pause), reference, 0.001));
+            }
             let reference = ("fork, its child gone at once", forks.median());
             set.pairs.push(beside(BESIDE, (&row, &rounds.pause), reference, 0.02));
             let (median, mean) = (rounds.written.median(), rounds.written.mean());

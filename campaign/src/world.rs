@@ -1,9 +1,9 @@
 #![forbid(unsafe_code)]
 //! The state that all campaigns save: made from one number, which every part of it tells.
 
-use std::collections::BTreeMap;
+use std::{cell::RefCell, collections::BTreeMap};
 
-use snapring::{Caretaker, Memento, Snapshot};
+use snapring::{Caretaker, Memento, PagedVec, Snapshot};
 
 #[derive(Snapshot, Debug, PartialEq, Clone)]
 pub(crate) struct Player {
@@ -19,6 +19,8 @@ pub(crate) struct World {
     players: Vec<Player>,
     scores: BTreeMap<String, i32>,
     ground: Vec<u8>,
+    /// Of which few pages change from one number to the next.
+    cells: PagedVec<u64>,
 }
 
 /// The number of a world with so many bytes of ground.
@@ -47,7 +49,34 @@ pub(crate) fn world(n: u64) -> World {
         players: (0..1 + s % 3).map(player).collect(),
         scores: (0..3).map(|i| (format!("score {i}"), (s as i32).wrapping_sub(i))).collect(),
         ground,
+        cells: cells(s),
     }
+}
+
+/// Cells of a world.
+const CELLS: usize = 400;
+
+/// The cells of a number; pages that are as they were in the last world that this thread made are the
+/// same ones.
+fn cells(serial: u64) -> PagedVec<u64> {
+    thread_local! {
+        static LAST: RefCell<Option<PagedVec<u64>>> = const { RefCell::new(None) };
+    }
+    // A page of eight changes once in 24 numbers.
+    let cell = |at: usize| serial - ((serial + at as u64 / 8 * 5) % 24).min(serial);
+    LAST.with_borrow_mut(|last| {
+        let last = last.get_or_insert_with(|| {
+            let mut cells = PagedVec::with_page_len(8);
+            cells.extend(std::iter::repeat_n(0, CELLS));
+            cells
+        });
+        for at in 0..CELLS {
+            if last[at] != cell(at) {
+                last[at] = cell(at);
+            }
+        }
+        last.clone()
+    })
 }
 
 /// The number of the world that a memento holds; what is wrong if it holds a mixture.

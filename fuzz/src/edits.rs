@@ -37,7 +37,10 @@ const FIELDS: [(usize, usize); 24] = [
     (184, 8),
 ];
 const ROOT: usize = 112;
+const TABLE: usize = 136;
 const SCHEMA: usize = 160;
+/// Bytes of a reference to a page.
+const REFERENCE: usize = 32;
 const CRC: usize = 16;
 
 /// Makes some edits, then repairs the checksums of what was touched.
@@ -57,6 +60,8 @@ pub fn forge(files: &mut Files, input: &mut Input<'_>) {
             3 | 4 => record(files, input, side, page),
             5 => text(files, input, side, page),
             6 => copy(files, input, side, page),
+            8 => table(files, input, side, page),
+            9 | 10 => reference(files, input, side, page),
             7 => {
                 slots &= !(1 << (side * SLOTS + slot));
                 let at = input.below(LEN);
@@ -96,13 +101,95 @@ fn reseal(files: &mut Files, side: usize, page: usize) {
     if files.get::<4>(side, page + RECORD - 4) == [0; 4] {
         return;
     }
-    for field in [ROOT, SCHEMA] {
+    for at in references(files, side, page) {
+        let to = (at as u64).wrapping_add(number(files, side, at)) as usize;
+        let len = number(files, side, at + 8) as u32 as usize;
+        if to.checked_add(len).is_some_and(|end| end <= LEN) {
+            let crc = crc(files, side, to, len);
+            files.put(side, at + 12, &crc.to_le_bytes());
+        }
+    }
+    for field in [TABLE, ROOT, SCHEMA] {
         if let Some((at, len)) = extent(files, side, page + field) {
             let crc = crc(files, side, at, len);
             files.put(side, page + field + CRC, &crc.to_le_bytes());
         }
     }
     seal(files, side, page, RECORD);
+}
+
+/// Where in the file the references to pages are, as far as the table of pages is one.
+fn references(files: &Files, side: usize, page: usize) -> Vec<usize> {
+    let (Some((at, len)), Some((root, root_len))) =
+        (extent(files, side, page + TABLE), extent(files, side, page + ROOT))
+    else {
+        return Vec::new();
+    };
+    if len < 16 {
+        return Vec::new();
+    }
+    let fields = number(files, side, at) as u32 as usize;
+    let arrays = (0..fields.min((len - 16) / 16)).map(|i| at + 16 + 16 * i);
+    let each = arrays.flat_map(|array| {
+        let (refs, pages) = (number(files, side, array), number(files, side, array + 8));
+        let most = (root_len / REFERENCE) as u64;
+        let starts = (0..pages.min(most)).map(move |p| refs.wrapping_add(p * REFERENCE as u64));
+        let last = root_len.saturating_sub(REFERENCE) as u64;
+        starts.filter(move |start| *start <= last).map(move |start| root + start as usize)
+    });
+    each.take(1024).collect()
+}
+
+/// A word of the table of pages.
+fn table(files: &mut Files, input: &mut Input<'_>, side: usize, page: usize) {
+    let Some((at, len)) = extent(files, side, page + TABLE) else { return };
+    if len >= 8 {
+        let at = at + 8 * input.below(len / 8);
+        let old = number(files, side, at);
+        let value = match input.byte() % 4 {
+            0 => old.wrapping_add(input.odd_number()),
+            1 => old.wrapping_sub(input.odd_number()),
+            2 => old.wrapping_add(4096),
+            _ => input.odd_number(),
+        };
+        put_number(files, side, at, 8, value);
+    }
+}
+
+/// A reference to a page: part of it, or what another one is; or bytes of the page.
+fn reference(files: &mut Files, input: &mut Input<'_>, side: usize, page: usize) {
+    let all = references(files, side, page);
+    if all.is_empty() {
+        return;
+    }
+    let (at, other) = (all[input.below(all.len())], all[input.below(all.len())]);
+    let here = number(files, side, at);
+    match input.byte() % 8 {
+        // The same page as another reference, by its name or by this one's.
+        0 | 1 => {
+            let to = number(files, side, other).wrapping_add(other as u64);
+            let bytes = files.get::<REFERENCE>(side, other);
+            files.put(side, at, &bytes[..]);
+            put_number(files, side, at, 8, to.wrapping_sub(at as u64));
+        }
+        // The name of another.
+        2 => {
+            let bytes = files.get::<16>(side, other + 16);
+            files.put(side, at + 16, &bytes[..]);
+        }
+        3 => put_number(files, side, at, 8, here.wrapping_add(64 * u64::from(input.byte()))),
+        4 => put_number(files, side, at + 8, 4, input.odd_number()),
+        5 => put_number(files, side, at, 8, input.odd_number()),
+        _ => {
+            let to = (at as u64).wrapping_add(here) as usize;
+            let len = number(files, side, at + 8) as u32 as usize;
+            if len > 0 && to.checked_add(len).is_some_and(|end| end <= LEN) {
+                let at = to + input.below(len);
+                let len = input.below(8);
+                files.put(side, at, input.bytes(len));
+            }
+        }
+    }
 }
 
 fn put_number(files: &mut Files, side: usize, at: usize, size: usize, value: u64) {

@@ -6,12 +6,13 @@
 
 use std::{
     collections::BTreeMap,
+    mem,
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
 use snapring::{
-    Caretaker, Durability, Memento, Options, Snapshot, SnapshotId,
+    Caretaker, Durability, Memento, Options, PagedMap, PagedVec, Snapshot, SnapshotId,
     campaign::{Call, Clock, Disk, Fault, Random, background, file_name, kill, open, set_clock},
 };
 
@@ -25,6 +26,8 @@ struct World {
     tick: u64,
     names: BTreeMap<u8, String>,
     blob: Vec<u8>,
+    cells: PagedVec<u16>,
+    marks: PagedMap<u8, String>,
 }
 
 impl World {
@@ -33,7 +36,46 @@ impl World {
             tick,
             names: (0..tick as u8 % 3).map(|i| (i, format!("name {i} at {tick}"))).collect(),
             blob: vec![tick as u8; usize::from(size)],
+            cells: World::cells(tick, size),
+            marks: World::marks(tick),
         }
+    }
+
+    fn cells(tick: u64, size: u16) -> PagedVec<u16> {
+        let mut cells = PagedVec::with_page_len(16);
+        cells.extend((0..size / 8).map(|at| World::cell(tick, at)));
+        cells
+    }
+
+    /// A page changes once in eight ticks.
+    fn cell(tick: u64, at: u16) -> u16 {
+        let age = tick - ((tick + u64::from(at / 16)) % 8).min(tick);
+        at ^ age as u16
+    }
+
+    fn marks(tick: u64) -> PagedMap<u8, String> {
+        (0..tick as u8 % 5).map(|i| (i, format!("mark {i}"))).collect()
+    }
+
+    /// Makes it the world of another tick: pages that are the same stay the same ones.
+    fn go(&mut self, tick: u64, size: u16) {
+        let (mut cells, mut marks) = (mem::take(&mut self.cells), mem::take(&mut self.marks));
+        *self = World::of(tick, size);
+        cells.truncate(self.cells.len());
+        for at in 0..cells.len() {
+            if cells[at] != self.cells[at] {
+                cells[at] = self.cells[at];
+            }
+        }
+        cells.extend((cells.len()..self.cells.len()).map(|at| self.cells[at]));
+        for key in 0..5 {
+            match self.marks.get(&key) {
+                Some(mark) if marks.get(&key) == Some(mark) => {}
+                Some(mark) => _ = marks.insert(key, mark.clone()),
+                None => _ = marks.remove(&key),
+            }
+        }
+        (self.cells, self.marks) = (cells, marks);
     }
 }
 
@@ -251,7 +293,7 @@ impl Both {
 
     fn save(&mut self, input: &mut Input<'_>) {
         let before = self.ids();
-        self.live = World::of(self.live.tick + 1, input.u16() % 9000);
+        self.live.go(self.live.tick + 1, input.u16() % 9000);
         match self.caretaker().save(&self.live) {
             Ok(id) => self.learn(id, self.live.clone()),
             Err(snapring::SaveError::NotDurable { id, .. }) => self.learn(id, self.live.clone()),
@@ -411,7 +453,7 @@ impl Both {
 
     /// Ids go on where they were.
     fn learn_one_more(&mut self) {
-        self.live = World::of(self.live.tick + 1, 10);
+        self.live.go(self.live.tick + 1, 10);
         if let Ok(id) = self.caretaker().save(&self.live) {
             self.learn(id, self.live.clone());
         }

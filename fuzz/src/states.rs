@@ -16,7 +16,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use snapring::{Archived, Snapshot};
+use snapring::{Archived, PagedMap, PagedVec, Snapshot};
 
 /// A state that can be fuzzed.
 pub trait Sample: Snapshot + Clone {
@@ -25,6 +25,11 @@ pub trait Sample: Snapshot + Clone {
 
     /// Calls whatever an archive offers to its readers.
     fn read(archived: &Archived<Self>);
+
+    /// Makes it a sample; in pages, changes some.
+    fn step(&mut self, n: u32) {
+        *self = Self::sample(n);
+    }
 
     /// A value that differs from every sample, to be restored over.
     fn other() -> Self {
@@ -345,6 +350,70 @@ impl Sample for Empties {
     fn read(a: &Archived<Empties>) {
         touch((a.units.len(), a.hollows.len(), a.set.len(), a.map.len()));
         touch(a.rooms.iter().map(|room| room.len()).max());
+    }
+}
+
+/// What lies in pages, some of them shared from one sample to the next.
+#[derive(Snapshot, Clone)]
+pub struct Pages {
+    tick: u32,
+    rows: PagedVec<Row>,
+    cells: Option<Box<PagedVec<u32>>>,
+    names: PagedMap<u16, String>,
+    again: PagedVec<Row>,
+    units: PagedVec<()>,
+}
+
+/// Points at what lies in the same page.
+#[derive(Snapshot, Clone)]
+pub struct Row {
+    name: String,
+    mode: Mode,
+    bag: Vec<Box<u8>>,
+}
+
+fn row(n: u32) -> Row {
+    let bag = (0..n % 3).map(|i| Box::new(i as u8)).collect();
+    Row { name: format!("the row of {n}"), mode: Mode::sample(n), bag }
+}
+
+impl Sample for Pages {
+    fn sample(n: u32) -> Pages {
+        let (mut rows, mut cells) = (PagedVec::with_page_len(2), PagedVec::with_page_len(4));
+        rows.extend((0..7).map(|i| row(n + i)));
+        cells.extend(0..10 + n);
+        Pages {
+            tick: n,
+            again: rows.clone(),
+            rows,
+            cells: Some(Box::new(cells)),
+            names: (0..5).map(|i| (i * 3, format!("name {i} of {n}"))).collect(),
+            units: (0..n).map(|_| ()).collect(),
+        }
+    }
+
+    fn step(&mut self, n: u32) {
+        self.tick = n;
+        self.rows[n as usize % 7] = row(n * 7);
+        if let Some(cells) = &mut self.cells {
+            cells[3] = n;
+            cells.push(n);
+        }
+        self.names.insert(n as u16 * 3, format!("again {n}"));
+    }
+
+    fn read(a: &Archived<Pages>) {
+        for rows in [&a.rows, &a.again] {
+            touch(rows.iter().map(|row| row.name.chars().count() + row.bag.len()).sum::<usize>());
+            touch(rows.get(5).map(|row| row.bag.iter().map(|b| *b.get()).max()));
+            touch((0..rows.pages()).map(|page| rows.page(page).len()).sum::<usize>());
+        }
+        touch(a.cells.as_ref().map(|cells| cells.iter().map(|c| c.to_native()).max()));
+        touch(a.names.iter().map(|(_, name)| name.chars().count()).sum::<usize>());
+        for key in 0..16_u16 {
+            touch(a.names.get(&key).map(|name| name.len()));
+        }
+        touch(a.units.len());
     }
 }
 

@@ -7,11 +7,11 @@ use libfuzzer_sys::fuzz_target;
 use snapring_fuzz::{
     image::{Files, LEN, SLOTS},
     input::Input,
-    states::Plain,
+    states::{Pages, Plain},
 };
 
 thread_local! {
-    static FILES: RefCell<Files> = RefCell::new(Files::of::<Plain>());
+    static FILES: RefCell<[Files; 2]> = RefCell::new([Files::of::<Plain>(), Files::of::<Pages>()]);
 }
 
 /// Pages that mean something: the header page, the slot pages, the data area's first ones.
@@ -20,6 +20,8 @@ const PAGES: usize = 1 + SLOTS + 8;
 fuzz_target!(|bytes: &[u8]| {
     FILES.with_borrow_mut(|files| {
         let mut input = Input::new(bytes);
+        let paged = input.byte() & 1 == 1;
+        let files = &mut files[usize::from(paged)];
         for _ in 0..32 {
             if input.is_empty() {
                 break;
@@ -32,7 +34,11 @@ fuzz_target!(|bytes: &[u8]| {
             let len = if sector < 0xf8 { usize::from(len % 32) } else { usize::from(len) * 8 };
             files.put(usize::from(place & 1), at.min(LEN - 1), input.bytes(len));
         }
-        files.recover::<Plain>();
+        if paged {
+            files.recover::<Pages>();
+        } else {
+            files.recover::<Plain>();
+        }
         files.heal();
     });
 });

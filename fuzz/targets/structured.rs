@@ -9,17 +9,18 @@ use snapring_fuzz::{
     edits::forge,
     image::Files,
     input::Input,
-    states::{Empties, Maps, Odd, Plain, Sample, Shared, Tree},
+    states::{Empties, Maps, Odd, Pages, Plain, Sample, Shared, Tree},
 };
 
 thread_local! {
-    static FILES: RefCell<[Files; 6]> = RefCell::new([
+    static FILES: RefCell<[Files; 7]> = RefCell::new([
         Files::of::<Plain>(),
         Files::of::<Tree>(),
         Files::of::<Maps>(),
         Files::of::<Shared>(),
         Files::of::<Odd>(),
         Files::of::<Empties>(),
+        Files::of::<Pages>(),
     ]);
 }
 
@@ -32,7 +33,7 @@ fn run<T: Sample>(files: &mut Files, input: &mut Input<'_>) {
 fuzz_target!(|bytes: &[u8]| {
     FILES.with_borrow_mut(|files| {
         let mut input = Input::new(bytes);
-        let which = input.below(6);
+        let which = input.below(7);
         let files = &mut files[which];
         match which {
             0 => run::<Plain>(files, &mut input),
@@ -40,7 +41,8 @@ fuzz_target!(|bytes: &[u8]| {
             2 => run::<Maps>(files, &mut input),
             3 => run::<Shared>(files, &mut input),
             4 => run::<Odd>(files, &mut input),
-            _ => run::<Empties>(files, &mut input),
+            5 => run::<Empties>(files, &mut input),
+            _ => run::<Pages>(files, &mut input),
         }
     });
 });
