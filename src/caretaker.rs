@@ -293,9 +293,10 @@ impl<T: Snapshot> Caretaker<T> {
     /// order in which they were taken; a save or a rollback waits for those before it.
     ///
     /// The pause archives what is not in a [`PagedVec`](crate::PagedVec) or a
-    /// [`PagedMap`](crate::PagedMap), takes a reference to each chunk of pages of those, and wakes a thread;
+    /// [`PagedMap`](crate::PagedMap), takes a reference to the pages of those, and wakes a thread;
     /// the first write to a page after it copies that page. Where captures are taken faster than they are
-    /// written, [`Options::capture_memory`](crate::Options::capture_memory) says what is done. Where the files
+    /// written, [`Options::capture_memory`](crate::Options::capture_memory) says what is done; with 256 on
+    /// their way the next one waits in any case. Where the files
     /// are as long as they may be, and a snapshot has to leave before there is room for the archive, this
     /// saves instead.
     ///

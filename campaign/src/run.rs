@@ -64,6 +64,11 @@ impl Run {
         self.enough = 1;
     }
 
+    /// Whether it does.
+    pub(crate) fn stops_at_once(&self) -> bool {
+        self.enough == 1
+    }
+
     /// More tries have been made.
     pub(crate) fn tried(&mut self, more: u64) {
         self.tried += more;
