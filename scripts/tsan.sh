@@ -16,7 +16,8 @@ export RUSTFLAGS="-Zsanitizer=thread -Copt-level=1"
 export TSAN_OPTIONS="${TSAN_OPTIONS:-halt_on_error=0:exitcode=66:history_size=4}"
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/tsan"
 host=$(rustc -vV | sed -n 's/^host: //p')
-tests=(--test readers --test concurrent --test events --test reentrancy --test rollback --test paged_vec)
+tests=(--test readers --test concurrent --test events --test reentrancy --test rollback --test paged_vec \
+    --test capture --test paged_ring)
 if [ "${1-}" = --planted ]; then
     if cargo test -Zbuild-std --target "$host" -p snapring-tests --test concurrent -- --ignored planted; then
         echo "a planted race was not found" >&2
