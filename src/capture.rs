@@ -209,9 +209,15 @@ impl Captures {
             None => {
                 let (sender, receiver) = mpsc::sync_channel::<Captured>(MOST_BEHIND);
                 let thread = thread::Builder::new().name("snapring-capture".to_owned());
-                // As eager as any thread: until it is done, each page that is written to is copied first.
+                let work = move || {
+                    // As eager as any thread, since each page that is written to meanwhile is copied
+                    // first; but a pause is not to wait for whom it has woken. Where that may not be
+                    // asked for, it does without.
+                    _ = os::run_in_batches();
+                    receiver.into_iter().for_each(Captured::finish);
+                };
                 // Ends when the engine does, with which its sender goes.
-                if thread.spawn(move || receiver.into_iter().for_each(Captured::finish)).is_err() {
+                if thread.spawn(work).is_err() {
                     return Err(captured);
                 }
                 to.insert(sender)

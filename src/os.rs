@@ -351,6 +351,13 @@ pub(crate) fn yield_to_others() -> io::Result<()> {
     if unsafe { libc::setpriority(libc::PRIO_PROCESS, me as libc::id_t, NICE) } != 0 {
         return Err(io::Error::last_os_error());
     }
+    run_in_batches()
+}
+
+/// This thread, and those that it starts, get as much of the processor as others, but do not take it
+/// from whoever wakes them.
+pub(crate) fn run_in_batches() -> io::Result<()> {
+    let me = rustix::thread::gettid().as_raw_nonzero().get();
     // SAFETY: a struct of integers, for which zero is a value, and the only one allowed here.
     let priority: libc::sched_param = unsafe { std::mem::zeroed() };
     // SAFETY: numbers, and a struct that the call only reads.
